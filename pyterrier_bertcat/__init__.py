@@ -1,0 +1,74 @@
+"""BERT_Cat, the cross-encoder re-ranker of Hofstätter et al. 2020 (arXiv 2010.02666), as a PyTerrier transformer.
+
+The public names are loaded when they are first used: importing this package imports nothing else.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyterrier_bertcat.checkpoints import Checkpoint as Checkpoint
+    from pyterrier_bertcat.checkpoints import load_checkpoint as load_checkpoint
+    from pyterrier_bertcat.checkpoints import save_checkpoint as save_checkpoint
+    from pyterrier_bertcat.config import BertCatConfig as BertCatConfig
+    from pyterrier_bertcat.errors import BertCatError as BertCatError
+    from pyterrier_bertcat.errors import CheckpointError as CheckpointError
+    from pyterrier_bertcat.errors import InputError as InputError
+    from pyterrier_bertcat.errors import MissingExtraError as MissingExtraError
+    from pyterrier_bertcat.errors import PairTooLargeError as PairTooLargeError
+    from pyterrier_bertcat.errors import ScoreError as ScoreError
+    from pyterrier_bertcat.errors import TrainingDataError as TrainingDataError
+    from pyterrier_bertcat.modeling import BertCatModel as BertCatModel
+    from pyterrier_bertcat.reranker import BertCatReRanker as BertCatReRanker
+    from pyterrier_bertcat.scoring import PairScorer as PairScorer
+    from pyterrier_bertcat.training.losses import CombinedLoss as CombinedLoss
+    from pyterrier_bertcat.training.losses import Contrastive as Contrastive
+    from pyterrier_bertcat.training.losses import MarginMSE as MarginMSE
+    from pyterrier_bertcat.training.options import TrainingOptions as TrainingOptions
+    from pyterrier_bertcat.training.teachers import TeacherFile as TeacherFile
+
+    __version__: str
+
+_HOME = {
+    "BertCatConfig": "config",
+    "BertCatError": "errors",
+    "BertCatModel": "modeling",
+    "BertCatReRanker": "reranker",
+    "Checkpoint": "checkpoints",
+    "CheckpointError": "errors",
+    "CombinedLoss": "training.losses",
+    "Contrastive": "training.losses",
+    "InputError": "errors",
+    "MarginMSE": "training.losses",
+    "MissingExtraError": "errors",
+    "PairScorer": "scoring",
+    "PairTooLargeError": "errors",
+    "ScoreError": "errors",
+    "TeacherFile": "training.teachers",
+    "TrainingDataError": "errors",
+    "TrainingOptions": "training.options",
+    "load_checkpoint": "checkpoints",
+    "save_checkpoint": "checkpoints",
+}
+
+__all__ = [*_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module, once."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("pyterrier-bertcat")
+    elif name in _HOME:
+        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})
