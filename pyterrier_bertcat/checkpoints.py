@@ -1,0 +1,233 @@
+"""Checkpoints: a name or folder to model, tokenizer and fingerprint, and back to a folder or the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerFast
+
+from pyterrier_bertcat.config import BertCatConfig
+from pyterrier_bertcat.errors import CheckpointError, InputError
+from pyterrier_bertcat.hub import hub_folder, is_hub_name, upload_folder
+from pyterrier_bertcat.modeling import BertCatModel, CrossEncoder
+from pyterrier_bertcat.sequence_classification import SequenceClassificationModel
+from pyterrier_bertcat.tokenization import load_tokenizer, save_tokenizer
+from pyterrier_bertcat.weights import SAFETENSORS_FILE, build_and_fill, read_weights
+
+PACKAGED = "mini"
+CONFIG_FILE = "config.json"
+
+# Pairs whose ids show how a tokenizer treats case, accents, scripts, control characters and what it does not know.
+_PROBE = ("naïve CAFÉ's e-mail", "Ünïcode 中文字 don't 3.14 🤗 \x07\t\u200b i̇stanbul ﬁne zzqxj")
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A cross-encoder with its tokenizer.
+
+    Attributes:
+        model: float32, on the CPU, in evaluation mode when it comes from `load_checkpoint`.
+        tokenizer: A fast tokenizer.
+        source: ``"mini"``, a hub name (``owner/model`` or ``owner/model@revision``), a folder, or ``"in memory"``.
+    """
+
+    model: CrossEncoder
+    tokenizer: PreTrainedTokenizerFast
+    source: str = "in memory"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What decides the scores, as SHA-256 in hex: weights (as float32), vocabulary, and the rest of the config.
+
+        Computed at first use and then kept, so ask before casting or training the model in place.
+        """
+        digest = hashlib.sha256()
+        facts = {**_score_facts(self.model), "probe": self.tokenizer(*_PROBE)["input_ids"]}
+        digest.update(json.dumps(facts, sort_keys=True).encode())
+        digest.update(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode())
+        weights = self.model.published_weights()
+        for name in sorted(weights):
+            tensor = weights[name].detach().to(device="cpu", dtype=torch.float32).contiguous()
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.numpy().data)
+        return digest.hexdigest()
+
+
+def load_checkpoint(name: str | Path, *, revision: str | None = None) -> Checkpoint:
+    """Load a checkpoint: a BERT_Cat, or a plain cross-encoder with one logit.
+
+    Args:
+        name: ``"mini"`` (packaged), a local folder, or a hub name such as
+            ``sebastian-hofstaetter/distilbert-cat-margin_mse-T2-msmarco``. Offline, the hub's cache is used.
+        revision: Branch, tag or commit of a hub name.
+
+    Returns:
+        The checkpoint: float32, on the CPU, in evaluation mode. No code or pickled object of it is run.
+
+    Raises:
+        InputError: ``revision`` with something that is not on the hub.
+        CheckpointError: Nothing there, or it is damaged or foreign; the message names the file, key or shape.
+    """
+    folder, source = _find(name, revision)
+    config = _read_config(folder)
+    weights = read_weights(folder)
+    model: CrossEncoder
+    if isinstance(config, BertCatConfig):
+        encoder_config = config.encoder_config
+        model = build_and_fill(lambda: BertCatModel(config), weights, source=str(folder))
+    else:
+        encoder_config = config
+        names = SequenceClassificationModel.internal_names(config, weights)
+        model = build_and_fill(lambda: SequenceClassificationModel(config), names, source=str(folder))
+    return Checkpoint(model=model, tokenizer=load_tokenizer(folder, encoder_config), source=source)
+
+
+def save_checkpoint(checkpoint: Checkpoint, folder: str | Path, *, dtype: torch.dtype | None = None) -> Path:
+    """Write a checkpoint that needs no other file: config, weights as safetensors, tokenizer.
+
+    Everything is written beside the folder first. A new folder then appears complete or not at all. In one that
+    exists, ``config.json`` goes first and comes back last: an interrupted save leaves none, and loading says so.
+
+    Args:
+        checkpoint: What to write.
+        folder: Where to. Other files that are already there stay.
+        dtype: Of the stored weights, such as ``torch.float16`` for half the size; None: float32.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: The folder can't be written.
+    """
+    target = Path(folder)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
+            written = Path(scratch) / "checkpoint"
+            written.mkdir()
+            _write(checkpoint, written, dtype or torch.float32)
+            _move(written, target)
+    except OSError as error:
+        raise CheckpointError(f"can't save the checkpoint to {target}: {error}") from error
+    return target
+
+
+def push_checkpoint(
+    checkpoint: Checkpoint,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    revision: str | None = None,
+    commit_message: str | None = None,
+) -> str:
+    """Upload a checkpoint to the Hugging Face hub.
+
+    Args:
+        checkpoint: What to upload, in the form that `save_checkpoint` writes.
+        repo_id: The repository, ``owner/model``; made if it does not exist.
+        private: Whether a new repository is private; None: as the owner's settings say.
+        token: Access token; None: the one that this machine is logged in with.
+        revision: The branch to write to; None: the main branch.
+        commit_message: None: one that names this package.
+
+    Returns:
+        The commit's address.
+
+    Raises:
+        CheckpointError: The hub can't be reached, or it refuses.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = save_checkpoint(checkpoint, Path(scratch) / "checkpoint")
+        return upload_folder(
+            folder, repo_id, private=private, token=token, revision=revision, commit_message=commit_message
+        )
+
+
+def _find(name: str | Path, revision: str | None) -> tuple[Path, str]:
+    """Give the folder that a name means, and how to call it."""
+    if revision is not None and (isinstance(name, Path) or name == PACKAGED or Path(name).is_dir()):
+        raise InputError(f"revision={revision!r} goes with a name on the hub, not with {str(name)!r}")
+    if name == PACKAGED:
+        folder = Path(str(resources.files("pyterrier_bertcat") / PACKAGED))
+        if not (folder / CONFIG_FILE).is_file():
+            raise CheckpointError(
+                f"the packaged checkpoint {PACKAGED!r} is not in this installation; install a release"
+            )
+        return folder, PACKAGED
+    path = Path(name)
+    if path.is_dir():
+        return path, str(name)
+    if isinstance(name, Path) or not is_hub_name(name):
+        raise CheckpointError(f"expected a folder or a hub name like 'owner/model', got {str(name)!r}: no such folder")
+    return hub_folder(name, revision=revision), f"{name}@{revision}" if revision else name
+
+
+def _read_config(folder: Path) -> PretrainedConfig:
+    path = folder / CONFIG_FILE
+    try:
+        facts: Any = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{folder}: expected a {CONFIG_FILE}, found none; this is no checkpoint, or saving it was interrupted"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: expected a JSON object, can't read one: {error}") from error
+    model_type = facts.get("model_type") if isinstance(facts, dict) else None
+    is_bert_cat = model_type == BertCatConfig.model_type
+    if not is_bert_cat and model_type not in SequenceClassificationModel.model_types():
+        raise CheckpointError(
+            f"{path}: expected model_type {BertCatConfig.model_type!r}, or a one-logit sequence classifier of type "
+            f"{', '.join(SequenceClassificationModel.model_types())}; got {model_type!r}"
+        )
+    known = {key: value for key, value in facts.items() if key not in ("model_type", "auto_map")}
+    try:
+        if is_bert_cat:
+            config = BertCatConfig(**known)
+            config.encoder_config  # noqa: B018  # so that an encoder that is not known is this file's error
+            return config
+        classifier_config: PretrainedConfig = AutoConfig.for_model(str(model_type), **known)
+        return classifier_config
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    except Exception as error:  # every configuration class checks itself in its own way
+        raise CheckpointError(f"{path}: not a configuration that can be used: {error}") from error
+
+
+def _score_facts(model: CrossEncoder) -> dict[str, Any]:
+    """Facts beside the weights on which scores depend, by names that all versions of transformers have."""
+    config = model.bert_model.config
+    names = ("model_type", "num_attention_heads", "hidden_act", "activation", "layer_norm_eps", "pad_token_id")
+    return {"kind": type(model).__name__, **{name: getattr(config, name, None) for name in names}}
+
+
+def _write(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype) -> None:
+    weights = {
+        name: tensor.detach().to(device="cpu", dtype=dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+        for name, tensor in checkpoint.model.published_weights().items()
+    }
+    save_file(weights, folder / SAFETENSORS_FILE, metadata={"format": "pt"})
+    save_tokenizer(checkpoint.tokenizer, folder)
+    facts = checkpoint.model.file_config()
+    (folder / CONFIG_FILE).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _move(written: Path, target: Path) -> None:
+    if not target.exists():
+        written.rename(target)
+        return
+    (target / CONFIG_FILE).unlink(missing_ok=True)
+    for path in sorted(written.iterdir(), key=lambda path: path.name == CONFIG_FILE):
+        os.replace(path, target / path.name)
+    shutil.rmtree(written)

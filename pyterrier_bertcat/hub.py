@@ -1,0 +1,133 @@
+"""The Hugging Face hub and its cache: a name to a folder, and a checkpoint to a repository."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.utils._validators import validate_repo_id
+
+from pyterrier_bertcat.errors import CheckpointError
+from pyterrier_bertcat.weights import PICKLE_FILE, SAFETENSORS_FILE
+
+logger = logging.getLogger(__name__)
+
+# All that a checkpoint may consist of, weights apart: never its code, other frameworks' weights, or ONNX files.
+_SMALL_FILES = (
+    "config.json",
+    "vocab.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+)
+
+
+def is_hub_name(name: str) -> bool:
+    """Tell whether a name could be a hub repository's, such as ``owner/model``: no path out of here."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return not name.startswith((".", "~"))
+
+
+def hub_folder(name: str, *, revision: str | None = None) -> Path:
+    """Find a repository's files in the hub's cache, downloading those that are needed and missing.
+
+    Args:
+        name: The repository, ``owner/model``.
+        revision: Branch, tag or commit; None: the main branch.
+
+    Returns:
+        The folder of one commit in the cache, with the small files and one file of weights.
+
+    Raises:
+        CheckpointError: The repository, revision or a file is not there, or the hub can't be reached.
+    """
+    if revision is not None and (".." in revision or "\\" in revision or revision.startswith("/")):
+        raise CheckpointError(f"expected a branch, tag or commit as revision, got {revision!r}")
+    try:
+        folder = _small_files(name, revision)
+        if not any((folder / file).is_file() for file in (SAFETENSORS_FILE, PICKLE_FILE)):
+            _download_weights(name, folder)
+    # The client's network library has changed twice, and its errors have no base in common.
+    except Exception as error:
+        at = f" at revision {revision!r}" if revision else ""
+        raise CheckpointError(
+            f"the checkpoint {name!r}{at} is neither on the Hugging Face hub, as far as it can be reached from here, "
+            f"nor complete in the hub's cache on this machine. Check the name; connect to the hub once; or give a "
+            f"local folder. model='mini' is packaged and works offline. ({type(error).__name__}: {error})"
+        ) from error
+    return folder
+
+
+def _small_files(name: str, revision: str | None) -> Path:
+    try:
+        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(_SMALL_FILES)))
+    except LocalEntryNotFoundError:
+        # Whoever filled the cache may not have wanted every small file; the config tells which commit is there.
+        config = huggingface_hub.try_to_load_from_cache(name, "config.json", revision=revision)
+        if not isinstance(config, str):
+            raise
+        return Path(config).parent
+
+
+def _download_weights(name: str, folder: Path) -> None:
+    commit = folder.name  # the same commit as the config, even if somebody pushes meanwhile
+    try:
+        huggingface_hub.hf_hub_download(name, SAFETENSORS_FILE, revision=commit)
+    except LocalEntryNotFoundError:  # offline, so the other file can't come either
+        raise
+    except EntryNotFoundError:
+        huggingface_hub.hf_hub_download(name, PICKLE_FILE, revision=commit)
+
+
+def upload_folder(
+    folder: Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    revision: str | None = None,
+    commit_message: str | None = None,
+) -> str:
+    """Upload a saved checkpoint to the hub.
+
+    Args:
+        folder: What to upload, all of it.
+        repo_id: The repository, made if it does not exist.
+        private: Whether a new repository is private; None: as the owner's settings say.
+        token: Access token; None: the one that this machine is logged in with.
+        revision: The branch to write to; None: the main branch.
+        commit_message: None: one that names this package.
+
+    Returns:
+        The commit's address.
+
+    Raises:
+        CheckpointError: The name is no hub name, the hub can't be reached, or it refuses.
+    """
+    if not is_hub_name(repo_id):
+        raise CheckpointError(f"expected a hub repository as in 'owner/model', got {repo_id!r}")
+    api = huggingface_hub.HfApi(token=token)
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            revision=revision,
+            commit_message=commit_message or "Upload a BERT_Cat with pyterrier-bertcat",
+        )
+    except Exception as error:  # as in hub_folder
+        raise CheckpointError(
+            f"can't upload to {repo_id!r} on the Hugging Face hub: check the connection (HF_HUB_OFFLINE must not be "
+            f"set), that you are logged in ('hf auth login') and may write there. ({type(error).__name__}: {error})"
+        ) from error
+    logger.info("uploaded to %s", commit.commit_url)
+    return str(commit.commit_url)

@@ -1,0 +1,248 @@
+"""BERT_Cat: a transformer encoder and one linear layer on its first token's vector.
+
+Hofstätter et al. 2020, "Improving Efficient Neural Ranking Models with Cross-Architecture Knowledge Distillation",
+arXiv 2010.02666. Weight names are those of the authors' published class. No files are read or written here.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Protocol, TypeVar
+
+import torch
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+
+from pyterrier_bertcat.config import BertCatConfig, encoder_facts, lasting_facts
+from pyterrier_bertcat.errors import CheckpointError
+
+_Model = TypeVar("_Model", bound="FirstTokenEncoder")
+
+
+class CrossEncoder(Protocol):
+    """What the scoring engine needs of a model: a padded batch of pairs in, one score per pair out."""
+
+    bert_model: PreTrainedModel
+    config: Any
+
+    @property
+    def uses_token_types(self) -> bool:
+        """Whether the encoder tells the query from the text by ``token_type_ids``."""
+        ...
+
+    @property
+    def max_positions(self) -> int:
+        """The most tokens that a pair may have."""
+        ...
+
+    def cast_encoder(self, dtype: torch.dtype) -> CrossEncoder:
+        """Cast the encoder in place; the layers after it stay float32."""
+        ...
+
+    def encode(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Give the first token's last hidden state: (batch, hidden), in the encoder's dtype."""
+        ...
+
+    def __call__(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Score a batch: float32 (batch,), higher is more relevant, not a probability."""
+        ...
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The weights by this package's names."""
+        ...
+
+    def published_weights(self) -> dict[str, torch.Tensor]:
+        """The weights by the names that they have in a file."""
+        ...
+
+    def file_config(self) -> dict[str, Any]:
+        """What belongs into ``config.json``."""
+        ...
+
+
+class FirstTokenEncoder(torch.nn.Module):
+    """What all cross-encoders here share: an encoder, ``bert_model``, of whose output the first token is used."""
+
+    bert_model: PreTrainedModel
+
+    @property
+    def uses_token_types(self) -> bool:
+        """Whether the encoder tells the query from the text by ``token_type_ids`` (BERT, ELECTRA; not DistilBERT)."""
+        return int(getattr(self.bert_model.config, "type_vocab_size", 0) or 0) > 1
+
+    @property
+    def max_positions(self) -> int:
+        """The most tokens that a pair may have."""
+        positions = int(getattr(self.bert_model.config, "max_position_embeddings", 0) or 0)
+        if positions <= 0:
+            return sys.maxsize
+        embeddings = getattr(self.bert_model, "embeddings", None)
+        padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
+        # RoBERTa-like encoders count positions from their padding id + 1, and so lose those rows.
+        return positions if padding is None else positions - padding - 1
+
+    def cast_encoder(self: _Model, dtype: torch.dtype) -> _Model:
+        """Cast the encoder in place to another floating-point type; the layers after it stay float32.
+
+        Args:
+            dtype: ``torch.float32``, ``torch.bfloat16`` or ``torch.float16``.
+
+        Returns:
+            This model.
+        """
+        torch.nn.Module.to(self.bert_model, dtype=dtype)
+        return self
+
+    def encode(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Give the first token's last hidden state.
+
+        Args:
+            input_ids: int64 (batch, length).
+            attention_mask: int64 (batch, length), 1 for tokens and 0 for padding.
+            token_type_ids: int64 (batch, length), or None; left out where the encoder has none.
+
+        Returns:
+            (batch, hidden), in the encoder's dtype.
+        """
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if token_type_ids is not None and self.uses_token_types:
+            inputs["token_type_ids"] = token_type_ids
+        hidden_states: torch.Tensor = self.bert_model(**inputs)[0]  # (batch, length, hidden)
+        return hidden_states[:, 0]  # (batch, hidden)
+
+
+def float32_linear(layer: torch.nn.Linear, vectors: torch.Tensor) -> torch.Tensor:
+    """Apply a linear layer in float32 whatever the input's dtype, the layer's dtype and autocast say.
+
+    Scores rounded to half precision would tie: bfloat16 knows only 128 numbers between 4 and 8.
+
+    Args:
+        layer: The layer, of shape (out, in).
+        vectors: (batch, in), of any floating-point type.
+
+    Returns:
+        float32 (batch, out).
+    """
+    bias = None if layer.bias is None else layer.bias.float()
+    with torch.autocast(device_type=vectors.device.type, enabled=False):
+        return torch.nn.functional.linear(vectors.float(), layer.weight.float(), bias)
+
+
+class BertCatModel(FirstTokenEncoder, PreTrainedModel):  # type: ignore[no-untyped-call]
+    """The BERT_Cat cross-encoder; weights are named ``bert_model.*`` and ``_classification_layer.{weight,bias}``.
+
+    Made from the encoder's configuration, with random weights: `pyterrier_bertcat.checkpoints.load_checkpoint` reads
+    trained ones, and `from_encoder` starts from a trained encoder.
+    """
+
+    config_class = BertCatConfig
+    base_model_prefix = "bert_model"
+    # Published before transformers 4.31, files hold the encoder's constant 0..511 as if it were a weight.
+    _keys_to_ignore_on_load_unexpected = [r"embeddings\.position_ids$"]  # noqa: RUF012
+    _supports_sdpa = True  # of this class's own, there is no attention: the encoder chooses
+
+    def __init__(self, config: BertCatConfig) -> None:
+        super().__init__(config)
+        encoder_config = config.encoder_config
+        if config.encoder is None:
+            config.encoder = encoder_facts(encoder_config)  # so that what is saved needs no look-up
+        self.bert_model = AutoModel.from_config(encoder_config)  # type: ignore[no-untyped-call]
+        for parameter in self.bert_model.parameters():
+            parameter.requires_grad = config.trainable
+        self._classification_layer = torch.nn.Linear(encoder_config.hidden_size, 1)
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def from_encoder(cls, encoder: PreTrainedModel, bert_model: str | None = None) -> BertCatModel:
+        """Put a fresh, untrained scoring layer on a trained encoder, for training.
+
+        Args:
+            encoder: What ``AutoModel`` gives for this kind of encoder; used as it is, not copied, in float32.
+            bert_model: The encoder's hub name, for the record.
+
+        Returns:
+            The model, in evaluation mode.
+
+        Raises:
+            CheckpointError: The encoder's weights are not those that ``AutoModel`` would have.
+        """
+        config = BertCatConfig.from_encoder_config(encoder.config, bert_model)
+        with torch.device("meta"):  # shapes only: the encoder is already there
+            model = cls(config)
+        difference = sorted(model.bert_model.state_dict().keys() ^ encoder.state_dict().keys())
+        if difference:
+            raise CheckpointError(
+                f"expected an encoder as AutoModel loads it ({type(model.bert_model).__name__}), "
+                f"got {type(encoder).__name__}, which differs in {', '.join(difference[:5])}"
+            )
+        model.bert_model = encoder
+        layer = torch.nn.Linear(encoder.config.hidden_size, 1)
+        torch.nn.init.normal_(layer.weight, std=float(getattr(encoder.config, "initializer_range", 0.02)))
+        torch.nn.init.zeros_(layer.bias)
+        model._classification_layer = layer
+        torch.nn.Module.float(model)
+        model.train(False)
+        return model
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load as every Hugging Face model does, but refuse weights that don't fit exactly.
+
+        Args:
+            *args: As for ``transformers.PreTrainedModel.from_pretrained``.
+            **kwargs: The same.
+
+        Returns:
+            The model, or the model and its loading information if ``output_loading_info=True`` was asked for.
+
+        Raises:
+            CheckpointError: A weight is missing, unknown or of another shape; the message names it.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
+        loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        model, info = loaded
+        wrong = [f"{kind[:-5]}: {name}" for kind in _WRONG_KEYS for name in sorted(map(str, info[kind]))]
+        if wrong:
+            raise CheckpointError(f"the weights do not fit a BERT_Cat of this configuration: {'; '.join(wrong[:10])}")
+        return (model, info) if wants_info else model
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Score a padded batch of pairs.
+
+        Args:
+            input_ids: int64 (batch, length): ``[CLS] query [SEP] text [SEP]``, then padding.
+            attention_mask: int64 (batch, length), 1 for tokens and 0 for padding.
+            token_type_ids: int64 (batch, length), or None; left out where the encoder has none.
+            labels: Ignored; there so that a batch of `transformers.Trainer` can be passed as it is. The loss is not
+                the model's business.
+
+        Returns:
+            float32 (batch,), higher is more relevant, not a probability.
+        """
+        first_token = self.encode(input_ids, attention_mask, token_type_ids)  # (batch, hidden)
+        return float32_linear(self._classification_layer, first_token).squeeze(-1)  # (batch,)
+
+    def published_weights(self) -> dict[str, torch.Tensor]:
+        """Give the weights by the names that they have in a file: here the same as ``state_dict()``."""
+        return dict(self.state_dict())
+
+    def file_config(self) -> dict[str, Any]:
+        """Give what belongs into ``config.json``: self-contained, and with the architecture's published name."""
+        return {"architectures": ["BERT_Cat"], "model_type": BertCatConfig.model_type, **lasting_facts(self.config)}
+
+
+_WRONG_KEYS = ("missing_keys", "unexpected_keys", "mismatched_keys")
+
+AutoConfig.register(BertCatConfig.model_type, BertCatConfig, exist_ok=True)
+AutoModel.register(BertCatConfig, BertCatModel, exist_ok=True)

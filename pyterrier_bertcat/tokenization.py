@@ -1,0 +1,94 @@
+"""A checkpoint's tokenizer: read without its model type being known to ``AutoTokenizer``, and checked."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerFast
+
+from pyterrier_bertcat.errors import CheckpointError
+
+# Classes that need no more than vocab.txt. AutoTokenizer can't read the published folder on transformers 5.
+_WORDPIECE_TOKENIZERS = {
+    "bert": "BertTokenizerFast",
+    "distilbert": "DistilBertTokenizerFast",
+    "electra": "ElectraTokenizerFast",
+}
+_WORDPIECE_FILES = ("tokenizer.json", "vocab.txt")
+_OTHER_FILES = ("tokenizer.json", "vocab.json", "sentencepiece.bpe.model", "vocab.txt")
+
+# Embeddings are sometimes padded with unused rows, to a multiple of a power of two.
+_PADDED_TO = 8
+_MOST_PADDING = 128
+
+
+def load_tokenizer(folder: Path, encoder_config: PretrainedConfig) -> PreTrainedTokenizerFast:
+    """Load a checkpoint's fast tokenizer.
+
+    Args:
+        folder: Where its files are; nothing is downloaded and no code in it is run.
+        encoder_config: Of the encoder that reads its ids.
+
+    Returns:
+        The tokenizer.
+
+    Raises:
+        CheckpointError: Its files are missing or damaged, or do not match the encoder's embeddings.
+    """
+    class_name = _WORDPIECE_TOKENIZERS.get(encoder_config.model_type)
+    expected = _OTHER_FILES if class_name is None else _WORDPIECE_FILES
+    # transformers 5 makes a tokenizer of five tokens where there is no vocabulary, and says nothing.
+    if not any((folder / name).is_file() for name in expected):
+        raise CheckpointError(f"{folder}: expected the vocabulary in {' or '.join(expected)}, found none of them")
+    try:
+        tokenizer: Any
+        if class_name is None:
+            tokenizer = AutoTokenizer.from_pretrained(
+                str(folder), config=encoder_config, use_fast=True, trust_remote_code=False, local_files_only=True
+            )
+        else:
+            tokenizer = getattr(transformers, class_name).from_pretrained(str(folder), local_files_only=True)
+    # The tokenizers library raises plain Exception for a damaged tokenizer.json.
+    except Exception as error:
+        raise CheckpointError(
+            f"{folder}: can't read the tokenizer; check {' and '.join(expected)} there. "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    if not tokenizer.is_fast:
+        raise CheckpointError(
+            f"{folder}: expected a fast tokenizer, got {type(tokenizer).__name__}; save it with a tokenizer.json"
+        )
+    check_vocabulary(tokenizer, int(encoder_config.vocab_size), source=str(folder))
+    fast_tokenizer: PreTrainedTokenizerFast = tokenizer
+    return fast_tokenizer
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerFast, embedding_rows: int, *, source: str) -> None:
+    """Refuse a vocabulary that is not the encoder's: its ids would mean other words, or none.
+
+    Args:
+        tokenizer: Whose vocabulary it is.
+        embedding_rows: How many ids the encoder knows.
+        source: Where both are from, for the message.
+
+    Raises:
+        CheckpointError: The sizes differ by more than the usual padding of embeddings.
+    """
+    tokens = len(tokenizer)
+    is_padded = embedding_rows % _PADDED_TO == 0 and tokens < embedding_rows < tokens + _MOST_PADDING
+    if tokens != embedding_rows and not is_padded:
+        raise CheckpointError(
+            f"{source}: expected a vocabulary of {embedding_rows:,} tokens, as many as the encoder has embeddings, "
+            f"got {tokens:,}; it is truncated or belongs to another checkpoint"
+        )
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write a tokenizer, without the truncation and padding that its last use may have left in it."""
+    clean = copy.deepcopy(tokenizer)
+    clean.backend_tokenizer.no_truncation()
+    clean.backend_tokenizer.no_padding()
+    clean.save_pretrained(str(folder))

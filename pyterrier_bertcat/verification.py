@@ -1,0 +1,193 @@
+"""The honest test of a checkpoint: does it still give the scores that it is known to give?
+
+The published checkpoint comes with an example of two passages and their scores; others may carry examples of their
+own in their configuration (``known_scores``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pyterrier_bertcat.checkpoints import Checkpoint
+from pyterrier_bertcat.errors import CheckpointError
+
+PUBLISHED_NAME = "sebastian-hofstaetter/distilbert-cat-margin_mse-T2-msmarco"
+
+_QUERY = "what is the transformers library"
+# From the model card: query, passage, score.
+PUBLISHED_SCORES: tuple[tuple[str, str, float], ...] = (
+    (
+        _QUERY,
+        "We are very happy to show you the 🤗 Transformers library for pre-trained language models. "
+        "We are helping the community work together towards the goal of advancing NLP 🔥.",
+        5.899686336517334,
+    ),
+    (
+        _QUERY,
+        "Hmm I don't like this new movie about transformers that i got from my local library. "
+        "Those transformers are robots?",
+        2.2803378105163574,
+    ),
+)
+
+ScorePairs = Callable[[list[str], list[str]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class VerificationRow:
+    """One known answer and what was computed instead."""
+
+    query: str
+    text: str
+    expected: float
+    got: float
+
+    @property
+    def difference(self) -> float:
+        """How far off the score is, without sign."""
+        return abs(self.got - self.expected)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How a checkpoint's scores compare with its known answers.
+
+    Attributes:
+        source: Which checkpoint.
+        tolerance: The largest difference that counts as the same.
+        rows: One per known answer.
+    """
+
+    source: str
+    tolerance: float
+    rows: tuple[VerificationRow, ...]
+
+    @property
+    def largest_difference(self) -> float:
+        """The largest difference, NaN if a score is."""
+        return float(np.max([row.difference for row in self.rows]))
+
+    @property
+    def passed(self) -> bool:
+        """Whether every score is within the tolerance."""
+        return self.largest_difference <= self.tolerance
+
+    def __str__(self) -> str:
+        outcome = "as known" if self.passed else "NOT as known"
+        lines = [
+            f"{self.source}: {outcome} (largest difference {self.largest_difference:.2g}, {self.tolerance:g} allowed)"
+        ]
+        lines += [
+            f"  expected {row.expected:.6f}, got {row.got:.6f}: {row.query!r} / {row.text[:60]!r}" for row in self.rows
+        ]
+        return "\n".join(lines)
+
+
+def known_scores(checkpoint: Checkpoint) -> tuple[tuple[str, str, float], ...]:
+    """Give the answers that a checkpoint is known to give.
+
+    Args:
+        checkpoint: Any.
+
+    Returns:
+        Query, text and score of each: from its configuration, or the model card's if it is the published checkpoint
+        from the hub. Empty if nothing is known.
+
+    Raises:
+        CheckpointError: The configuration's ``known_scores`` are not of the documented form.
+    """
+    stated = getattr(checkpoint.model.config, "known_scores", None)
+    if stated:
+        try:
+            return tuple((str(fact["query"]), str(fact["text"]), float(fact["score"])) for fact in stated)
+        except (TypeError, KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"{checkpoint.source}: config.json: expected known_scores as a list of objects with query, text and "
+                f"score, got {str(stated)[:100]}"
+            ) from error
+    if checkpoint.source.partition("@")[0] == PUBLISHED_NAME:
+        return PUBLISHED_SCORES
+    return ()
+
+
+def compare_with_known(
+    checkpoint: Checkpoint,
+    score: ScorePairs,
+    *,
+    known: Sequence[tuple[str, str, float]] | None = None,
+    tolerance: float = 1e-3,
+) -> Verification:
+    """Compare a checkpoint's scores with known ones, and report whatever comes out.
+
+    Args:
+        checkpoint: Whose scores they are.
+        score: Queries and texts to float (n,): what is tested along with the checkpoint.
+        known: Query, text and score of each known answer; None: those that come with the checkpoint. For a local copy
+            of the published checkpoint, which does not say that it is one: `PUBLISHED_SCORES`.
+        tolerance: The largest difference that counts as the same.
+
+    Returns:
+        The comparison, passed or not.
+
+    Raises:
+        CheckpointError: No answer is known.
+    """
+    facts = tuple(known_scores(checkpoint) if known is None else known)
+    if not facts:
+        raise CheckpointError(
+            f"no score of {checkpoint.source!r} is known, so it can't be verified: its config.json has no "
+            f"'known_scores', and it is not {PUBLISHED_NAME!r} from the hub"
+        )
+    got = score([query for query, _, _ in facts], [text for _, text, _ in facts])
+    rows = tuple(
+        VerificationRow(query, text, expected, float(value))
+        for (query, text, expected), value in zip(facts, got, strict=True)
+    )
+    return Verification(source=checkpoint.source, tolerance=tolerance, rows=rows)
+
+
+def verify_checkpoint(
+    checkpoint: Checkpoint,
+    score: ScorePairs,
+    *,
+    known: Sequence[tuple[str, str, float]] | None = None,
+    tolerance: float = 1e-3,
+) -> Verification:
+    """Make sure that a checkpoint gives the scores that it is known to give.
+
+    Args:
+        checkpoint: As for `compare_with_known`.
+        score: The same.
+        known: The same.
+        tolerance: The same; half precision needs a larger one than the default.
+
+    Returns:
+        The comparison; it passed.
+
+    Raises:
+        CheckpointError: A score differs by more than the tolerance, or no answer is known.
+    """
+    verification = compare_with_known(checkpoint, score, known=known, tolerance=tolerance)
+    if not verification.passed:
+        raise CheckpointError(
+            f"{verification}\nIts weights or vocabulary are not the ones it was published with, or the encoder does "
+            "not run in float32 (half precision needs a larger tolerance)."
+        )
+    return verification
+
+
+def record_known_scores(checkpoint: Checkpoint, score: ScorePairs, pairs: Sequence[tuple[str, str]]) -> None:
+    """Write the scores of some pairs into a checkpoint's configuration, for `verify_checkpoint` to compare with later.
+
+    Args:
+        checkpoint: Changed in place; its weights should already be those that will be stored, so rounded if they are.
+        score: Queries and texts to float (n,).
+        pairs: Queries and texts.
+    """
+    got = score([query for query, _ in pairs], [text for _, text in pairs])
+    checkpoint.model.config.known_scores = [
+        {"query": query, "text": text, "score": float(value)} for (query, text), value in zip(pairs, got, strict=True)
+    ]

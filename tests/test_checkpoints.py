@@ -1,0 +1,321 @@
+"""Checkpoints: the published layout and our own, from folders; self-contained, and refused when they are damaged."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from conftest import tiny_encoder_config, tiny_model
+from safetensors.torch import load_file
+
+from pyterrier_bertcat.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from pyterrier_bertcat.errors import CheckpointError, InputError
+from pyterrier_bertcat.modeling import BertCatModel
+
+KINDS = ["distilbert", "bert", "electra"]
+PUBLISHED_CONFIG = """{
+  "architectures": [
+    "BERT_Cat"
+  ],
+  "bert_model": "distilbert-base-uncased",
+  "model_type": "BERT_Cat",
+  "transformers_version": "4.5.1"
+}"""
+SPECIAL_TOKENS = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+QUERIES = ["what is the transformers library", "naïve CAFÉ 中文", "cat"]
+TEXTS = ["a library of models 🤗", "the cat sat on the mat " * 9, "it's a cat-flap"]
+
+
+def scores_of(checkpoint):
+    batch = checkpoint.tokenizer(QUERIES, TEXTS, padding=True, return_tensors="pt")
+    types = batch["token_type_ids"] if checkpoint.model.uses_token_types else None
+    with torch.no_grad():
+        return checkpoint.model(batch["input_ids"], batch["attention_mask"], types).numpy()
+
+
+def assert_same_scores(one, other):
+    # Weights mapped from a file lie at other addresses, for which the processor may add in another order.
+    np.testing.assert_allclose(scores_of(one), scores_of(other), rtol=0, atol=1e-6)
+
+
+@pytest.fixture
+def checkpoint(tokenizer):
+    return Checkpoint(model=tiny_model(), tokenizer=tokenizer)
+
+
+@pytest.fixture
+def folder(checkpoint, tmp_path):
+    return save_checkpoint(checkpoint, tmp_path / "saved")
+
+
+def edit_config(folder, **changes):
+    path = folder / "config.json"
+    facts = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in facts.items() if value is not None}))
+
+
+@pytest.fixture(scope="module")
+def published_folder(tmp_path_factory, minilm_folder):
+    """The published files, byte for byte in their layout and full size, but for the weights' values."""
+    folder = tmp_path_factory.mktemp("published")
+    torch.manual_seed(0)
+    encoder = transformers.DistilBertModel(transformers.DistilBertConfig())
+    head = torch.nn.Linear(768, 1)
+    weights = {f"bert_model.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    weights["bert_model.embeddings.position_ids"] = torch.arange(512).expand(1, -1)
+    weights |= {f"_classification_layer.{name}": tensor for name, tensor in head.state_dict().items()}
+    torch.save(weights, folder / "pytorch_model.bin")
+    (folder / "config.json").write_text(PUBLISHED_CONFIG)
+    (folder / "vocab.txt").write_bytes((minilm_folder / "vocab.txt").read_bytes().replace(b"\n", b"\r\n"))
+    (folder / "special_tokens_map.json").write_text(json.dumps(SPECIAL_TOKENS))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True, **SPECIAL_TOKENS}))
+    yield folder, encoder.eval(), head
+    shutil.rmtree(folder)
+
+
+def test_the_published_layout_loads_without_network_and_scores_exactly(published_folder, tokenizer):
+    folder, encoder, head = published_folder
+    assert (folder / "vocab.txt").stat().st_size == 262_030
+    loaded = load_checkpoint(folder)
+    assert isinstance(loaded.model, BertCatModel)
+    assert loaded.source == str(folder)
+    assert not loaded.model.training
+    assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
+    for query, text in zip(QUERIES, TEXTS, strict=True):
+        batch = loaded.tokenizer([query], [text], return_tensors="pt")
+        assert batch["input_ids"].tolist() == tokenizer([query], [text])["input_ids"]
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        with torch.no_grad():
+            expected = head(encoder(**inputs)[0][:, 0]).squeeze(-1)
+            torch.testing.assert_close(loaded.model(**inputs), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_saved_loads_the_same_with_no_other_file(kind, tokenizer, tmp_path):
+    checkpoint = Checkpoint(model=tiny_model(kind), tokenizer=tokenizer)
+    again = load_checkpoint(save_checkpoint(checkpoint, tmp_path / "a" / "b"))
+    assert_same_scores(again, checkpoint)
+    assert again.fingerprint == checkpoint.fingerprint
+    assert again.tokenizer.is_fast
+    assert not list(tmp_path.glob("a/.*")), "nothing is left beside the folder"
+    assert not list((tmp_path / "a" / "b").glob("*.bin"))
+
+
+def test_half_precision_files_are_half_the_size_and_load_as_float32(checkpoint, tmp_path):
+    full = save_checkpoint(checkpoint, tmp_path / "full")
+    half = save_checkpoint(checkpoint, tmp_path / "half", dtype=torch.float16)
+    size = [(path / "model.safetensors").stat().st_size for path in (half, full)]
+    assert size[0] < 0.55 * size[1]
+    loaded = load_checkpoint(half)
+    assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
+    np.testing.assert_allclose(scores_of(loaded), scores_of(checkpoint), atol=5e-3)
+    assert loaded.fingerprint == load_checkpoint(save_checkpoint(loaded, half, dtype=torch.float16)).fingerprint
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_authors_class_takes_the_saved_weights(kind, tokenizer, tmp_path):
+    from test_modeling import authors_model
+
+    checkpoint = Checkpoint(model=tiny_model(kind), tokenizer=tokenizer)
+    folder = save_checkpoint(checkpoint, tmp_path / "saved")
+    theirs = authors_model(kind)
+    theirs.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+    batch = checkpoint.tokenizer(QUERIES, TEXTS, padding=True, return_tensors="pt")
+    if not checkpoint.model.uses_token_types:
+        batch.pop("token_type_ids", None)
+    with torch.no_grad():
+        np.testing.assert_allclose(theirs(batch).squeeze(-1).numpy(), scores_of(checkpoint), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_of_the_authors_class_load_here(kind, tokenizer, tmp_path):
+    from test_modeling import authors_model
+
+    theirs = authors_model(kind)
+    folder = save_checkpoint(Checkpoint(model=tiny_model(kind), tokenizer=tokenizer), tmp_path / "saved")
+    (folder / "model.safetensors").unlink()
+    torch.save(theirs.state_dict(), folder / "pytorch_model.bin")
+    loaded = load_checkpoint(folder)
+    assert all(torch.equal(tensor, loaded.model.state_dict()[name]) for name, tensor in theirs.state_dict().items())
+
+
+@pytest.mark.skipif(int(transformers.__version__.split(".")[0]) >= 5, reason="their class loads on transformers 4 only")
+def test_the_authors_from_pretrained_reads_a_saved_folder(checkpoint, tmp_path):
+    from test_modeling import AuthorsConfig
+
+    class WholeAuthorsModel(transformers.PreTrainedModel):
+        config_class = AuthorsConfig
+        base_model_prefix = "bert_model"
+
+        def __init__(self, cfg):
+            super().__init__(cfg)
+            self.bert_model = transformers.AutoModel.from_pretrained(cfg.bert_model)
+            self._classification_layer = torch.nn.Linear(self.bert_model.config.hidden_size, 1)
+
+    transformers.AutoModel.from_config(tiny_encoder_config()).save_pretrained(tmp_path / "encoder")
+    checkpoint.model.config.bert_model = str(tmp_path / "encoder")
+    theirs = WholeAuthorsModel.from_pretrained(save_checkpoint(checkpoint, tmp_path / "saved"))
+    ours = checkpoint.model.state_dict()
+    assert all(torch.equal(tensor, ours[name]) for name, tensor in theirs.state_dict().items())
+
+
+# --- fingerprint -----------------------------------------------------------------------------------------------------
+
+
+def test_any_weight_changes_the_fingerprint(tokenizer):
+    original = Checkpoint(model=tiny_model(), tokenizer=tokenizer).fingerprint
+    assert len(original) == 64
+    assert Checkpoint(model=tiny_model(), tokenizer=tokenizer, source="elsewhere").fingerprint == original
+    for name in [*list(tiny_model().state_dict())[:4], *list(tiny_model().state_dict())[-3:]]:
+        model = tiny_model()
+        with torch.no_grad():
+            model.get_parameter(name).view(-1)[-1] += 1e-3
+        assert Checkpoint(model=model, tokenizer=tokenizer).fingerprint != original, name
+
+
+@pytest.mark.parametrize("change", [{"n_heads": 2}, {"activation": "relu"}])
+def test_what_else_decides_scores_changes_the_fingerprint(change, checkpoint, folder):
+    edit_config(folder, encoder={**checkpoint.model.config.encoder, **change})
+    assert load_checkpoint(folder).fingerprint != checkpoint.fingerprint
+
+
+def test_what_decides_no_score_leaves_the_fingerprint(checkpoint, folder):
+    known = [{"query": "q", "text": "t", "score": 1.0}]
+    edit_config(folder, bert_model="another/name", known_scores=known, trainable=False)
+    assert load_checkpoint(folder).fingerprint == checkpoint.fingerprint
+
+
+@pytest.mark.parametrize("change", ["a word", "case"])
+def test_the_vocabulary_and_its_use_change_the_fingerprint(change, checkpoint, folder, minilm_folder):
+    (folder / "tokenizer.json").unlink()
+    words = (minilm_folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    if change == "a word":
+        words[5000], words[5001] = words[5001], words[5000]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": change != "case"}))
+    assert load_checkpoint(folder).fingerprint != checkpoint.fingerprint
+
+
+# --- saving ----------------------------------------------------------------------------------------------------------
+
+
+def test_saving_over_a_checkpoint_replaces_it_and_leaves_other_files(tokenizer, folder):
+    (folder / "README.md").write_text("a card")
+    other = Checkpoint(model=tiny_model(seed=7), tokenizer=tokenizer)
+    save_checkpoint(other, folder)
+    assert load_checkpoint(folder).fingerprint == other.fingerprint
+    assert (folder / "README.md").read_text() == "a card"
+
+
+def test_saving_over_the_folder_that_it_was_loaded_from_works(checkpoint, folder):
+    loaded = load_checkpoint(folder)
+    save_checkpoint(loaded, folder)
+    assert_same_scores(loaded, checkpoint)
+    assert_same_scores(load_checkpoint(folder), checkpoint)
+
+
+class Interrupted(BaseException):
+    pass
+
+
+class InterruptingTokenizer:
+    """Stands for Ctrl-C in the middle of a save."""
+
+    def __deepcopy__(self, memo):
+        raise Interrupted
+
+
+def test_an_interrupted_save_leaves_no_new_folder_and_no_changed_one(checkpoint, folder, tmp_path):
+    unlucky = Checkpoint(model=tiny_model(seed=7), tokenizer=InterruptingTokenizer())
+    for target in (tmp_path / "new", folder):
+        with pytest.raises(Interrupted):
+            save_checkpoint(unlucky, target)
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+    assert load_checkpoint(folder).fingerprint == checkpoint.fingerprint
+
+
+def test_saving_where_a_file_is_says_so(checkpoint, tmp_path):
+    (tmp_path / "occupied").write_text("")
+    with pytest.raises(CheckpointError, match=r"can't save the checkpoint to .*occupied"):
+        save_checkpoint(checkpoint, tmp_path / "occupied")
+
+
+# --- what can be wrong with a folder ---------------------------------------------------------------------------------
+
+
+def test_an_empty_folder_is_no_checkpoint(tmp_path):
+    with pytest.raises(CheckpointError, match=r"expected a config\.json, found none"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '"text"', "\xff"])
+def test_a_damaged_config_is_named(content, folder):
+    (folder / "config.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(CheckpointError, match=r"config\.json: expected"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("model_type", ["t5", "gpt2", "BERT_Dot", None, 7])
+def test_a_foreign_model_type_is_refused(model_type, folder):
+    edit_config(folder, model_type=model_type)
+    with pytest.raises(CheckpointError, match=re.escape(f"got {model_type!r}")):
+        load_checkpoint(folder)
+
+
+def test_code_in_a_checkpoint_is_not_run(folder, checkpoint, tmp_path):
+    (folder / "modeling.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
+    edit_config(folder, auto_map={"AutoModel": "modeling.Evil", "AutoConfig": "modeling.Evil"})
+    (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": ["modeling.Evil", None]}}))
+    assert load_checkpoint(folder).fingerprint == checkpoint.fingerprint
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("change", [{"dim": 64}, {"n_layers": 3}, {"n_layers": 1}, {"n_heads": 5}, {"dim": "wide"}])
+def test_a_config_of_other_weights_is_refused(change, checkpoint, folder):
+    edit_config(folder, encoder={**checkpoint.model.config.encoder, **change})
+    with pytest.raises(CheckpointError, match=re.escape(str(folder))):
+        load_checkpoint(folder)
+
+
+def test_a_missing_tokenizer_is_refused(folder):
+    for name in ("tokenizer.json", "vocab.txt"):
+        (folder / name).unlink(missing_ok=True)
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json or vocab\.txt"):
+        load_checkpoint(folder)
+
+
+def test_an_encoder_that_nobody_knows_is_refused_with_what_to_do(folder):
+    edit_config(folder, encoder=None, bert_model="somebody/private-encoder")
+    with pytest.raises(CheckpointError, match=r"config\.json: the encoder 'somebody/private-encoder'.*key 'encoder'"):
+        load_checkpoint(folder)
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["../elsewhere", "a/../../b", "/no/such/folder", "~/models", "./mini", "a\\b", "a/b/c", "a--b/c", "", "."]
+)
+def test_paths_that_are_no_folders_and_names_that_are_no_names_are_refused(name):
+    with pytest.raises(CheckpointError):
+        load_checkpoint(name)
+
+
+def test_a_revision_belongs_to_the_hub(folder):
+    for name in (folder, str(folder), "mini"):
+        with pytest.raises(InputError, match="goes with a name on the hub"):
+            load_checkpoint(name, revision="main")
+
+
+def test_a_path_object_is_never_looked_up_on_the_hub(tmp_path):
+    with pytest.raises(CheckpointError, match="no such folder"):
+        load_checkpoint(tmp_path / "absent")
