@@ -1,0 +1,126 @@
+"""Which device and which precision to compute with, and how to tell that its memory is full."""
+
+from __future__ import annotations
+
+import platform
+import warnings
+
+import torch
+
+from pyterrier_bertcat.errors import InputError
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_HALF_PRECISION = (torch.float16, torch.bfloat16)
+_OUT_OF_MEMORY: type[Exception] = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)  # named so from 2.5
+# What torch puts into a plain RuntimeError where it has no class for it: CPU, oneDNN, MPS, cuBLAS.
+_OUT_OF_MEMORY_WORDS = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "bad_alloc",
+    "out_of_memory",
+    "alloc_failed",
+)
+
+
+def choose_device(device: str | torch.device | None = None) -> torch.device:
+    """The device to compute on.
+
+    Args:
+        device: A name such as ``"cpu"``, ``"cuda"`` or ``"cuda:1"``. None: the first that is usable of cuda, mps, xpu
+            and cpu.
+
+    Returns:
+        The device, with its index where it has one (``cuda`` becomes ``cuda:0``, or whichever is current).
+
+    Raises:
+        InputError: There is no device of that name here.
+    """
+    if device is None:
+        usable = (name for name in ("cuda", "mps", "xpu") if _is_usable(name))
+        return _with_index(torch.device(next(usable, "cpu")))
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"device={device!r} is not a device's name: use 'cpu', 'cuda', 'cuda:1', 'mps'...") from error
+    if not _is_usable(chosen.type) or (chosen.index or 0) >= _count(chosen.type):
+        found = ", ".join(f"{name} ({_count(name)})" for name in ("cuda", "mps", "xpu", "cpu") if _is_usable(name))
+        raise InputError(f"device={device!r} is not usable here; found {found}: choose one, or device=None")
+    return _with_index(chosen)
+
+
+def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """The precision of the encoder on a device; warns where the hardware can't do it fast.
+
+    Args:
+        dtype: ``"float32"``, ``"float16"``, ``"bfloat16"`` or the torch dtype; ``"auto"`` is float16 on cuda and
+            float32 elsewhere.
+        device: Where the encoder will be.
+
+    Returns:
+        The torch dtype.
+
+    Raises:
+        InputError: Anything else.
+    """
+    if isinstance(dtype, str) and dtype == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    chosen = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if chosen is None or chosen not in _DTYPES.values():
+        raise InputError(f"dtype={dtype!r} is not one of 'auto', {', '.join(map(repr, _DTYPES))}")
+    if chosen in _HALF_PRECISION and not _is_fast(chosen, device):
+        warnings.warn(
+            f"{str(chosen).removeprefix('torch.')} is slow on this {device.type}, which has no instructions for it: "
+            "dtype='auto' is faster",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return chosen
+
+
+def default_batch_tokens(device: torch.device) -> int:
+    """Tokens per batch that suit a device: small enough for a CPU's cache, large enough to fill a GPU."""
+    return 1024 if device.type == "cpu" else 32_768
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that the device, or the machine, has no memory left."""
+    if isinstance(error, (MemoryError, _OUT_OF_MEMORY)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY_WORDS)
+
+
+def _is_usable(kind: str) -> bool:
+    if kind == "mps":
+        return torch.backends.mps.is_available()
+    if kind == "xpu":
+        return hasattr(torch, "xpu") and torch.xpu.is_available()
+    return kind == "cpu" or (kind == "cuda" and torch.cuda.is_available())
+
+
+def _count(kind: str) -> int:
+    return torch.cuda.device_count() if kind == "cuda" else torch.xpu.device_count() if kind == "xpu" else 1
+
+
+def _with_index(device: torch.device) -> torch.device:
+    if device.index is None and device.type == "cuda":
+        return torch.device("cuda", torch.cuda.current_device())
+    if device.index is None and device.type == "xpu":
+        return torch.device("xpu", torch.xpu.current_device())
+    return device
+
+
+def _is_fast(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether the hardware has instructions for a half precision; True where that can't be told."""
+    if device.type == "cuda":
+        # Tensor cores: float16 from Volta (7.0), bfloat16 from Ampere (8.0) on. AMD reports its own, higher numbers.
+        return torch.cuda.get_device_capability(device) >= ((8, 0) if dtype == torch.bfloat16 else (7, 0))
+    if device.type != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    names = (
+        ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        if dtype == torch.bfloat16
+        else ("_is_amx_fp16_supported",)
+    )
+    checks = [getattr(torch.cpu, name) for name in names if hasattr(torch.cpu, name)]
+    return any(check() for check in checks) if checks else dtype == torch.bfloat16

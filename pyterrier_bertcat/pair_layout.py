@@ -1,0 +1,132 @@
+"""Where tokens go in a pair: the special tokens around query and text, and what truncation leaves of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int64Array = NDArray[np.int64]
+Int32Array = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class PairLayout:
+    """Special tokens before the query, between query and text, and after the text.
+
+    Attributes:
+        before: int64 (2, k): a row of ids and a row of token types.
+        between: As ``before``; for a query that stands alone, what follows it.
+        after: As ``before``.
+        query_type: Token type of the query's tokens.
+        text_type: Token type of the text's tokens.
+    """
+
+    before: Int64Array
+    between: Int64Array
+    after: Int64Array
+    query_type: int
+    text_type: int
+
+    @classmethod
+    def of(cls, encoding: Any) -> PairLayout:
+        """Reads the layout off one encoding by a fast tokenizer, with at least one token of each sequence.
+
+        Raises:
+            ValueError: The encoding has no token that belongs to its first sequence.
+        """
+        ids, owners = encoding["input_ids"], encoding.sequence_ids(0)
+        types = encoding.get("token_type_ids", [0] * len(ids))
+        query = [position for position, owner in enumerate(owners) if owner == 0]
+        text = [position for position, owner in enumerate(owners) if owner == 1]
+        if not query:
+            raise ValueError("no token belongs to the first sequence")
+        both: Int64Array = np.array([ids, types], dtype=np.int64)
+        text_start, text_end = (text[0], text[-1] + 1) if text else (len(ids), len(ids))
+        return cls(
+            before=both[:, : query[0]],
+            between=both[:, query[-1] + 1 : text_start],
+            after=both[:, text_end:],
+            query_type=types[query[0]],
+            text_type=types[text[0]] if text else 0,
+        )
+
+    @property
+    def size(self) -> int:
+        """How many special tokens a pair has."""
+        return int(self.before.shape[1] + self.between.shape[1] + self.after.shape[1])
+
+    def write(
+        self,
+        ids: Int64Array,
+        types: Int64Array,
+        lines: Int64Array,
+        *,
+        tokens: Int32Array,
+        starts: Int64Array,
+        kept: Int64Array,
+    ) -> None:
+        """Writes pairs into some lines of a padded batch.
+
+        Args:
+            ids: int64 (batch, length), changed in place.
+            types: int64 (batch, length), changed in place.
+            lines: int64 (pairs,), the line of each pair.
+            tokens: Flat token ids of the texts.
+            starts: int64 (2, pairs), where query and text begin in ``tokens``.
+            kept: int64 (2, pairs), how many tokens of each are written.
+        """
+        column: Int64Array = np.zeros(len(lines), dtype=np.int64)
+        for special, start, count, token_type in (
+            (self.before, starts[0], kept[0], self.query_type),
+            (self.between, starts[1], kept[1], self.text_type),
+        ):
+            column = _write_special(ids, types, special, lines, column)
+            # One flat index per token: its line, its column, its place in `tokens`.
+            offsets = _ranges(count)
+            places = np.repeat(lines, count), np.repeat(column, count) + offsets
+            ids[places] = tokens[np.repeat(start, count) + offsets]
+            types[places] = token_type
+            column = column + count
+        _write_special(ids, types, self.after, lines, column)
+
+
+def longest_first(first: Int64Array, second: Int64Array, room: int) -> Int64Array:
+    """How many tokens are kept of two sequences: `truncate_encodings` of Hugging Face's Rust tokenizers, LongestFirst.
+
+    Args:
+        first: int64 (n,), tokens of the first sequences.
+        second: int64 (n,), tokens of the second sequences.
+        room: The most tokens of both.
+
+    Returns:
+        int64 (2, n). The shorter sequence stays whole where that leaves the longer at least as long; otherwise each
+        gets half of the room, and the longer, or the second of two equals, the odd token.
+    """
+    short, long = np.minimum(first, second), np.maximum(first, second)
+    fits = short + long <= room
+    halves = ~fits & (2 * short > room)
+    long = np.where(fits, long, np.where(halves, room - room // 2, room - short))
+    short = np.where(halves, room // 2, short)
+    swapped = first > second
+    return np.stack([np.where(swapped, long, short), np.where(swapped, short, long)])
+
+
+def _write_special(
+    ids: Int64Array, types: Int64Array, special: Int64Array, lines: Int64Array, column: Int64Array
+) -> Int64Array:
+    """Writes special tokens from a column of each line on; the column after them."""
+    places = lines[:, None], column[:, None] + np.arange(special.shape[1])
+    ids[places], types[places] = special[0], special[1]
+    after: Int64Array = column + special.shape[1]
+    return after
+
+
+def _ranges(counts: Int64Array) -> Int64Array:
+    """0..c-1 for each count c, one after the other."""
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    ranges: Int64Array = np.arange(total, dtype=np.int64) - np.repeat(ends - counts, counts)
+    return ranges

