@@ -1,0 +1,144 @@
+"""Losses on score tensors: they see scores, labels and teacher scores, never text.
+
+Every loss takes one row per query and one column per candidate passage:
+
+* ``scores``  float32 (queries, candidates): the student's scores
+* ``labels``  int64   (queries, candidates): 1 relevant, 0 not, -1 padding
+* ``teacher`` float32 (queries, candidates): the teacher's scores, or None
+
+and gives a scalar tensor. Only tensor methods are used, so that building a loss does not import torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from pyterrier_bertcat.errors import InputError, TrainingDataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Loss(Protocol):
+    """What the training loop asks of a loss."""
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether teacher scores must be given."""
+
+    @property
+    def needs_positive(self) -> bool:
+        """Whether a query without a relevant candidate is of no use."""
+
+    def __call__(self, scores: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:
+        """The scalar loss of a batch; shapes as at the head of this module."""
+
+
+@dataclass(frozen=True)
+class MarginMSE:
+    """Squared error between the student's and the teacher's score margins (Hofstätter et al. 2020, eq. 5).
+
+    ``mean(((s_i - s_j) - (t_i - t_j))²)`` over pairs (i, j) of one query's candidates.
+
+    Args:
+        pairs: ``"positive"`` compares the relevant passage with each other one, as in the paper. ``"all"`` compares
+            every two candidates, needs no relevant one, and equals the squared error of mean-centred scores up to a
+            constant factor.
+    """
+
+    pairs: Literal["positive", "all"] = "positive"
+    needs_teacher = True
+
+    def __post_init__(self) -> None:
+        if self.pairs not in ("positive", "all"):
+            raise InputError(f"pairs must be 'positive' or 'all', got {self.pairs!r}")
+
+    @property
+    def needs_positive(self) -> bool:
+        """With ``pairs="all"`` unlabelled queries are of use too."""
+        return self.pairs == "positive"
+
+    def __call__(self, scores: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:
+        """The scalar loss of a batch; shapes as at the head of this module."""
+        if teacher is None:
+            raise TrainingDataError("MarginMSE needs teacher scores: give TrainingOptions a teacher")
+        error = scores - teacher
+        # (q, i, j): (s_i - s_j) - (t_i - t_j)
+        margin_error = error.unsqueeze(2) - error.unsqueeze(1)
+        if self.pairs == "positive":
+            compared = (labels > 0).unsqueeze(2) & (labels == 0).unsqueeze(1)
+        else:
+            present = labels >= 0
+            compared = (present.unsqueeze(2) & present.unsqueeze(1)).triu(diagonal=1)
+        count = compared.sum().clamp(min=1)
+        return (margin_error.square() * compared).sum() / count
+
+
+@dataclass(frozen=True)
+class Contrastive:
+    """Localised contrastive loss: softmax cross-entropy of one relevant passage among its negatives.
+
+    Gao, Dai and Callan 2021, "Rethink Training of BERT Rerankers", eq. 3 (arXiv 2101.08751). Queries without a
+    relevant candidate add nothing.
+
+    Args:
+        temperature: Scores are divided by it first; > 0.
+    """
+
+    temperature: float = 1.0
+    needs_teacher = False
+    needs_positive = True
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise InputError(f"temperature must be above 0, got {self.temperature!r}")
+
+    def __call__(self, scores: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:
+        """The scalar loss of a batch; shapes as at the head of this module."""
+        logits = (scores / self.temperature).masked_fill(labels < 0, float("-inf"))
+        positive = labels > 0
+        # (queries,): the padded columns count as nothing, a query without a positive as zero
+        log_likelihood = logits.log_softmax(dim=1).masked_fill(~positive, 0.0).sum(dim=1)
+        return -log_likelihood.sum() / positive.any(dim=1).sum().clamp(min=1)
+
+
+@dataclass(frozen=True)
+class CombinedLoss:
+    """A weighted sum of losses.
+
+    Args:
+        losses: The parts.
+        weights: One number per part.
+
+    Example:
+        >>> loss = CombinedLoss((MarginMSE(pairs="all"), Contrastive()), weights=(1.0, 0.2))
+        >>> loss.needs_teacher, loss.needs_positive
+        (True, False)
+    """
+
+    losses: tuple[Loss, ...]
+    weights: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.losses or len(self.losses) != len(self.weights):
+            raise InputError(
+                f"expected one weight per loss, got {len(self.losses)} losses, {len(self.weights)} weights"
+            )
+
+    @property
+    def needs_teacher(self) -> bool:
+        """True if any part needs a teacher."""
+        return any(loss.needs_teacher for loss in self.losses)
+
+    @property
+    def needs_positive(self) -> bool:
+        """True only if every part does: a part that needs none can use unlabelled queries."""
+        return all(loss.needs_positive for loss in self.losses)
+
+    def __call__(self, scores: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:
+        """The scalar loss of a batch; shapes as at the head of this module."""
+        first, *rest = (
+            weight * loss(scores, labels, teacher) for loss, weight in zip(self.losses, self.weights, strict=True)
+        )
+        return sum(rest, start=first)

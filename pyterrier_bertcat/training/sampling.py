@@ -1,0 +1,159 @@
+"""Result frames and qrels -> groups of candidates to train on, the same ones for the same seed.
+
+A group is one query's positive (where it has one) and some of its negatives, as row positions in the frame.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyterrier as pt
+
+from pyterrier_bertcat.errors import TrainingDataError
+from pyterrier_bertcat.training.options import TrainingOptions
+
+logger = logging.getLogger(__name__)
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Judged candidates of the training queries.
+
+    Attributes:
+        frame: The result frame, queries in order of first appearance, best first, index 0..n-1.
+        labels: int64 (rows,), 1 where the qrels call the passage relevant, else 0.
+        queries: Row positions of each usable query, best first.
+    """
+
+    frame: pd.DataFrame
+    labels: npt.NDArray[np.int64]
+    queries: list[Rows]
+
+
+def judged_candidates(
+    results: pd.DataFrame,
+    qrels: pd.DataFrame,
+    *,
+    text_field: str,
+    needs_positive: bool,
+    scored: Callable[[pd.DataFrame], npt.NDArray[np.bool_]] | None = None,
+) -> Candidates:
+    """Joins a result frame with its judgments.
+
+    Args:
+        results: Columns ``qid, query, docno, <text_field>``; ordered by ``rank`` or else ``score`` where present.
+        qrels: Columns ``qid, docno, label``; relevant where label > 0.
+        text_field: The column that holds the passage.
+        needs_positive: Whether queries without a relevant candidate are dropped.
+        scored: Which rows a teacher file knows; the others are dropped.
+
+    Raises:
+        TrainingDataError: where no query is left; the message counts what was there and names some.
+    """
+    pt.validate.result_frame(results, extra_columns=["query", text_field])
+    pt.validate.columns(qrels, includes=["qid", "docno", "label"])
+    _refuse_missing(results, ["query", text_field])
+    frame = _best_first(results)
+    if scored is not None:
+        known = scored(frame)
+        logger.info("the teacher files score %d of %d candidates; the others are left out", known.sum(), len(frame))
+        frame = frame[known].reset_index(drop=True)
+    relevant = qrels.loc[qrels["label"] > 0, ["qid", "docno"]].astype(str)
+    keys = pd.MultiIndex.from_frame(frame[["qid", "docno"]].astype(str))
+    labels = keys.isin(pd.MultiIndex.from_frame(relevant)).astype(np.int64)
+    rows_by_query = [np.sort(rows) for rows in frame.groupby("qid", sort=False).indices.values()]
+    usable = [
+        rows
+        for rows in rows_by_query
+        if len(rows) > 1 and (labels[rows] == 0).any() and (labels[rows].any() or not needs_positive)
+    ]
+    if not usable:
+        raise TrainingDataError(_nothing_to_train_on(results, relevant, labels))
+    if len(usable) < len(rows_by_query):
+        logger.warning(
+            "%d of %d training queries are left out: no %s among their candidates",
+            len(rows_by_query) - len(usable),
+            len(rows_by_query),
+            "relevant passage beside a negative" if needs_positive else "second passage",
+        )
+    return Candidates(frame, labels, usable)
+
+
+def draw_groups(candidates: Candidates, options: TrainingOptions) -> list[Rows]:
+    """Draws ``steps * queries_per_step`` groups: every query once, in a new order, before any comes again.
+
+    Args:
+        candidates: What to draw from.
+        options: ``steps``, ``queries_per_step``, ``negatives``, ``negative_ranks`` and ``seed`` are used.
+
+    Returns:
+        One array of row positions per group, the positive first where there is one.
+
+    Raises:
+        TrainingDataError: where ``negative_ranks`` leaves a negative to no query.
+    """
+    generator = np.random.default_rng(options.seed)
+    first, last = options.negative_ranks
+    pools = []
+    for rows in candidates.queries:
+        window = rows[first:last]
+        negatives, positives = window[candidates.labels[window] == 0], rows[candidates.labels[rows] > 0]
+        if len(negatives) + min(len(positives), 1) > 1 and len(negatives):
+            pools.append((positives, negatives))
+    if not pools:
+        raise TrainingDataError(
+            f"no query has a negative at ranks {first} to {last - 1}: retrieve deeper or widen negative_ranks"
+        )
+    groups: list[Rows] = []
+    wanted = options.steps * options.queries_per_step
+    while len(groups) < wanted:
+        for index in generator.permutation(len(pools))[: wanted - len(groups)]:
+            positives, negatives = pools[index]
+            positive = generator.choice(positives, size=min(len(positives), 1))
+            size = min(len(negatives), options.negatives + 1 - len(positive))
+            groups.append(np.concatenate([positive, generator.choice(negatives, size=size, replace=False)]))
+    return groups
+
+
+def _best_first(results: pd.DataFrame) -> pd.DataFrame:
+    """Queries in order of first appearance, each by rank, else by score, else as it comes; index 0..n-1."""
+    frame = results.reset_index(drop=True)
+    order = [pd.factorize(frame["qid"])[0]]
+    if "rank" in frame.columns:
+        order.append(frame["rank"].to_numpy())
+    elif "score" in frame.columns:
+        order.append(-frame["score"].to_numpy())
+    ordered: pd.DataFrame = frame.iloc[np.lexsort(order[::-1])].reset_index(drop=True)
+    return ordered
+
+
+def _refuse_missing(results: pd.DataFrame, columns: list[str]) -> None:
+    for column in columns:
+        bad = [not isinstance(value, str) for value in results[column]]
+        if any(bad):
+            docnos = results["docno"][bad].head(3).tolist()
+            raise TrainingDataError(f"{sum(bad)} rows have no string in column {column!r}, such as docnos {docnos}")
+
+
+def _nothing_to_train_on(results: pd.DataFrame, relevant: pd.DataFrame, labels: npt.NDArray[np.int64]) -> str:
+    result_qids, judged_qids = results["qid"].astype(str).unique(), relevant["qid"].unique()
+    shared = np.intersect1d(result_qids, judged_qids)
+    counts = f"{len(result_qids)} queries with candidates, {len(judged_qids)} with a relevant judgment"
+    if not len(shared):
+        return (
+            f"the qrels judge other queries: {counts}, none in both; "
+            f"such as {result_qids[:3].tolist()} against {judged_qids[:3].tolist()}"
+        )
+    if not labels.any():
+        return (
+            f"no relevant passage is among the candidates of any query: {counts}, {len(shared)} in both, "
+            f"such as {shared[:3].tolist()}; retrieve deeper, or check that docnos agree"
+        )
+    return f"no query has both a relevant passage and a negative among its candidates: {counts}, {len(shared)} in both"

@@ -1,0 +1,120 @@
+"""Teacher scores for distillation: from any scoring transformer, from several, or from published files."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO, TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyterrier as pt
+
+from pyterrier_bertcat.errors import TrainingDataError
+
+Scores: TypeAlias = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TeacherFile:
+    """Teacher scores in the authors' published form, read as a stream.
+
+    Tab-separated lines ``pos_score neg_score query_id pos_passage_id neg_passage_id``, plain or gzip. Only the pairs
+    that the training frame holds are kept in memory, and only they are trained on.
+
+    Args:
+        path: The file.
+    """
+
+    path: str | Path
+
+    def scores(self, qids: Sequence[str], docnos: Sequence[str]) -> Scores:
+        """The file's scores of these pairs: float64 (n,), NaN where it has none.
+
+        Raises:
+            TrainingDataError: for a missing file or a line of another form, with its number.
+        """
+        wanted: dict[tuple[str, str], list[int]] = {}
+        for position, pair in enumerate(zip(qids, docnos, strict=True)):
+            wanted.setdefault(pair, []).append(position)
+        scores = np.full(len(qids), np.nan)
+        for qid, docno, score in self._pairs():
+            for position in wanted.get((qid, docno), ()):
+                scores[position] = score
+        return scores
+
+    def _pairs(self) -> Iterator[tuple[str, str, float]]:
+        try:
+            with self._lines() as lines:
+                for number, line in enumerate(lines, start=1):
+                    try:
+                        positive_score, negative_score, qid, positive, negative = line.rstrip("\r\n").split("\t")
+                        yield qid, positive, float(positive_score)
+                        yield qid, negative, float(negative_score)
+                    except ValueError as error:
+                        raise TrainingDataError(
+                            f"{self.path}, line {number}: expected five tab-separated fields, pos_score neg_score "
+                            f"query_id pos_passage_id neg_passage_id; got {line[:80]!r}"
+                        ) from error
+        except (OSError, EOFError, UnicodeDecodeError) as error:
+            raise TrainingDataError(f"the teacher file {self.path} can't be read: {error}") from error
+
+    def _lines(self) -> TextIO:
+        with open(self.path, "rb") as beginning:
+            packed = beginning.read(2) == b"\x1f\x8b"
+        if packed:
+            return cast("TextIO", gzip.open(self.path, "rt", encoding="utf-8"))
+        return open(self.path, encoding="utf-8")
+
+
+Teacher: TypeAlias = pt.Transformer | TeacherFile
+
+
+def teacher_scores(teachers: Sequence[Teacher], frame: pd.DataFrame) -> npt.NDArray[np.float32]:
+    """The mean of the teachers' scores for each row of a result frame.
+
+    Args:
+        teachers: At least one.
+        frame: Columns ``qid, query, docno`` and the text; other columns are handed on to the teachers.
+
+    Returns:
+        float32 (rows,), in the frame's order.
+
+    Raises:
+        TrainingDataError: where a teacher gives no finite score for some pair; it counts and names them.
+    """
+    total = np.zeros(len(frame))
+    for teacher in teachers:
+        scores = _scores(teacher, frame)
+        missing = ~np.isfinite(scores)
+        if missing.any():
+            pairs = frame.loc[missing, ["qid", "docno"]].head(3).to_records(index=False).tolist()
+            raise TrainingDataError(
+                f"the teacher {teacher!r} gives no finite score for {missing.sum()} of {len(frame)} pairs, "
+                f"such as (qid, docno) {pairs}"
+            )
+        total += scores
+    return (total / len(teachers)).astype(np.float32)
+
+
+def known_to_files(teachers: Sequence[Teacher], frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Which rows every teacher file scores: bool (rows,); all of them where no teacher is a file."""
+    known = np.ones(len(frame), dtype=bool)
+    for teacher in teachers:
+        if isinstance(teacher, TeacherFile):
+            known &= ~np.isnan(_scores(teacher, frame))
+    return known
+
+
+def _scores(teacher: Teacher, frame: pd.DataFrame) -> Scores:
+    """float64 (rows,), NaN where the teacher has none."""
+    if isinstance(teacher, TeacherFile):
+        return teacher.scores(frame["qid"].astype(str).tolist(), frame["docno"].astype(str).tolist())
+    scored = teacher.transform(frame.drop_duplicates(["qid", "docno"]))
+    pt.validate.columns(scored, includes=["qid", "docno", "score"])
+    by_pair = scored.drop_duplicates(["qid", "docno"]).set_index(["qid", "docno"])["score"]
+    pairs = pd.MultiIndex.from_frame(frame[["qid", "docno"]])
+    return np.asarray(by_pair.reindex(pairs), dtype=np.float64)

@@ -1,0 +1,247 @@
+"""Fitting: that it learns, stops, resumes after a kill, and refuses what it can't do."""
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+import pytest
+import torch
+from conftest import tiny_model
+
+from pyterrier_bertcat import BertCatReRanker
+from pyterrier_bertcat.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from pyterrier_bertcat.errors import InputError, TrainingDataError
+from pyterrier_bertcat.scoring import PairScorer
+from pyterrier_bertcat.training import Contrastive, MarginMSE, TeacherFile, TrainingOptions
+from pyterrier_bertcat.training.fitting import fit
+
+TOPICS = {
+    "music": ["song", "band", "guitar", "piano", "album", "drum", "singer", "opera"],
+    "water": ["river", "lake", "ocean", "sea", "rain", "boat", "fish", "ship"],
+    "money": ["bank", "price", "market", "trade", "tax", "cost", "profit", "loan"],
+    "sport": ["football", "goal", "team", "coach", "player", "match", "league", "score"],
+    "plant": ["tree", "leaf", "flower", "grass", "forest", "root", "seed", "garden"],
+    "house": ["door", "window", "wall", "roof", "kitchen", "room", "floor", "stairs"],
+}
+
+
+def collection(seed, queries):
+    """Candidates that share no word with their query but, where relevant, its subject."""
+    generator = np.random.default_rng(seed)
+    subjects = list(TOPICS)
+    rows, judged = [], []
+    for query in range(queries):
+        subject = subjects[query % len(subjects)]
+        asked, *left = (words := generator.permutation(TOPICS[subject]))[0], *words[1:]
+        others = [name for name in subjects if name != subject]
+        for rank, position in enumerate(generator.permutation(6)):
+            words = left if position == 0 else TOPICS[others[(query + position) % len(others)]]
+            text = " ".join(generator.choice(words, size=4))
+            rows.append((f"q{seed}-{query}", asked, f"d{query}-{rank}", text, -float(rank), rank))
+            if position == 0:
+                judged.append((f"q{seed}-{query}", f"d{query}-{rank}", 1))
+    frame = pd.DataFrame(rows, columns=["qid", "query", "docno", "text", "score", "rank"])
+    return frame, pd.DataFrame(judged, columns=["qid", "docno", "label"])
+
+
+def reciprocal_rank(checkpoint, frame, judged):
+    scores = PairScorer(checkpoint, verbose=False).score(frame["query"], frame["text"])
+    relevant = pd.MultiIndex.from_frame(frame[["qid", "docno"]]).isin(
+        pd.MultiIndex.from_frame(judged[["qid", "docno"]])
+    )
+    ranks = frame.assign(score=scores).groupby("qid")["score"].rank(ascending=False)
+    return float((1 / ranks[relevant]).mean())
+
+
+TRAIN, HELD_OUT = collection(1, 240), collection(2, 60)
+QUICK = TrainingOptions(
+    steps=12, queries_per_step=4, negatives=3, learning_rate=1e-3, warmup_steps=0, save_every=6, seed=7
+)
+
+
+@pytest.fixture(scope="module")
+def start(tokenizer):
+    torch.manual_seed(0)
+    return Checkpoint(model=tiny_model("bert"), tokenizer=tokenizer)
+
+
+def weights(checkpoint):
+    return {name: tensor.clone() for name, tensor in checkpoint.model.state_dict().items()}
+
+
+def test_a_small_encoder_learns_from_scratch_what_held_out_queries_need(start):
+    options = replace(QUICK, steps=250, queries_per_step=8, negatives=5, learning_rate=3e-3, save_every=250)
+    before = reciprocal_rank(start, *HELD_OUT)
+    trained = fit(start, options, *TRAIN)
+    after = reciprocal_rank(trained, *HELD_OUT)
+    assert before < 0.6  # six candidates in random order: 0.41
+    assert after > before + 0.25
+
+
+def test_margin_mse_brings_the_students_margins_to_the_teachers(start):
+    teacher = pt.apply.doc_score(lambda row: float(len(row["text"])) / 5)
+    options = replace(QUICK, steps=80, learning_rate=3e-3, teacher=teacher, loss=MarginMSE(pairs="all"), save_every=80)
+    trained = fit(start, options, *TRAIN)
+    frame = HELD_OUT[0]
+    student = PairScorer(trained, verbose=False).score(frame["query"], frame["text"])
+    first = PairScorer(start, verbose=False).score(frame["query"], frame["text"])
+    wanted = frame["text"].str.len().to_numpy()
+    assert np.corrcoef(student, wanted)[0, 1] > np.corrcoef(first, wanted)[0, 1] + 0.3
+
+
+def test_the_start_is_left_as_it_is_and_the_seed_decides_the_result(start):
+    before = weights(start)
+    one, other, seeded = (
+        fit(start, QUICK, *TRAIN),
+        fit(start, QUICK, *TRAIN),
+        fit(start, replace(QUICK, seed=8), *TRAIN),
+    )
+    assert all(torch.equal(tensor, before[name]) for name, tensor in start.model.state_dict().items())
+    assert one.fingerprint == other.fingerprint
+    assert len({start.fingerprint, one.fingerprint, seeded.fingerprint}) == 3
+
+
+@pytest.mark.parametrize("kind", ["distilbert", "electra"])
+def test_every_kind_of_encoder_trains(tokenizer, kind):
+    start = Checkpoint(model=tiny_model(kind), tokenizer=tokenizer)
+    assert fit(start, replace(QUICK, steps=2), *TRAIN).fingerprint != start.fingerprint
+
+
+def test_bfloat16_trains_float32_weights(start):
+    trained = fit(start, replace(QUICK, steps=2, precision="bfloat16"), *TRAIN)
+    assert {tensor.dtype for tensor in trained.model.state_dict().values() if tensor.is_floating_point()} == {
+        torch.float32
+    }
+
+
+def test_a_pipeline_is_fitted_through_pyterrier_and_changes_its_identity(start, tmp_path):
+    texts = TRAIN[0].drop_duplicates("docno").set_index("docno")["text"]
+    first_stage = pt.Transformer.from_df(TRAIN[0].drop(columns="text"))
+    text_loader = pt.apply.text(lambda row: texts[row["docno"]])
+    save_checkpoint(start, tmp_path / "start")
+    reranker = BertCatReRanker(str(tmp_path / "start"), training=QUICK, verbose=False)
+    untrained = BertCatReRanker(str(tmp_path / "start"), training=QUICK, verbose=False)
+    pipeline = first_stage >> text_loader >> reranker
+    topics = TRAIN[0][["qid", "query"]].drop_duplicates(ignore_index=True)
+    pipeline.fit(topics, TRAIN[1], None, None)
+    assert reranker != untrained
+    frame = HELD_OUT[0]
+    assert not np.allclose(
+        reranker(frame).sort_values(["qid", "docno"])["score"], untrained(frame).sort_values(["qid", "docno"])["score"]
+    )
+    assert reranker.fit(*TRAIN) is reranker
+
+
+def test_validation_keeps_the_best_state_and_patience_stops_early(start, tmp_path):
+    options = replace(
+        QUICK, steps=60, save_every=2, patience=2, learning_rate=0.0 + 1e-12, measure="RR@10", output=tmp_path / "run"
+    )
+    fit(start, options, *TRAIN, *HELD_OUT)
+    states = sorted((tmp_path / "run" / "states").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
+    state = json.loads((states[-1] / "trainer_state.json").read_text())
+    measured = [entry["eval_measure"] for entry in state["log_history"] if "eval_measure" in entry]
+    assert state["global_step"] == 6  # the first evaluation, and two without a gain
+    assert measured[0] == pytest.approx(reciprocal_rank(start, *HELD_OUT), abs=0.02)
+
+
+def test_the_output_folder_is_a_checkpoint_that_loads(start, tmp_path):
+    trained = fit(start, replace(QUICK, output=tmp_path / "run"), *TRAIN)
+    assert trained.source == str(tmp_path / "run")
+    assert load_checkpoint(tmp_path / "run").fingerprint == trained.fingerprint
+
+
+def test_another_run_in_the_same_folder_is_refused(start, tmp_path):
+    fit(start, replace(QUICK, steps=2, output=tmp_path), *TRAIN)
+    with pytest.raises(InputError, match=r"another training run \(different options\)"):
+        fit(start, replace(QUICK, steps=2, learning_rate=0.1, output=tmp_path), *TRAIN)
+    with pytest.raises(InputError, match="different data"):
+        fit(start, replace(QUICK, steps=2, output=tmp_path), *HELD_OUT)
+
+
+def test_a_killed_run_goes_on_to_the_result_of_an_uninterrupted_one(start, tmp_path):
+    save_checkpoint(start, tmp_path / "start")
+    program = textwrap.dedent(
+        """
+        import sys
+        from dataclasses import replace
+        from pyterrier_bertcat.checkpoints import load_checkpoint
+        from test_training_fitting import QUICK, TRAIN, fit
+        options = replace(QUICK, steps=40, save_every=5, output=sys.argv[2])
+        fit(load_checkpoint(sys.argv[1]), options, *TRAIN)
+        """
+    )
+    run = tmp_path / "run"
+    command = [sys.executable, "-c", program, str(tmp_path / "start"), str(run)]
+    process = subprocess.Popen(command, cwd=Path(__file__).parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    saved = run / "states" / "checkpoint-5" / "trainer_state.json"
+    while not saved.exists():
+        assert process.poll() is None, "the run ended before it saved a state"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (run / "config.json").exists(), "the run was to be killed before its end"
+
+    options = replace(QUICK, steps=40, save_every=5)
+    resumed = fit(load_checkpoint(tmp_path / "start"), replace(options, output=run), *TRAIN)
+    uninterrupted = fit(load_checkpoint(tmp_path / "start"), options, *TRAIN)
+    assert resumed.fingerprint == uninterrupted.fingerprint
+
+
+def test_a_state_that_was_cut_short_is_passed_over(start, tmp_path):
+    options = replace(QUICK, output=tmp_path / "run")
+    expected = fit(start, options, *TRAIN)
+    (tmp_path / "run" / "states" / "checkpoint-12" / "trainer_state.json").unlink()
+    assert fit(start, options, *TRAIN).fingerprint == expected.fingerprint
+
+
+def test_a_published_teacher_file_trains_on_the_pairs_that_it_holds(start, tmp_path):
+    frame, judged = TRAIN
+    positives = judged.set_index("qid")["docno"]
+    first = frame[frame["rank"] == 0]
+    lines = [
+        f"4.0\t-1.0\t{qid}\t{positives[qid]}\t{docno}"
+        for qid, docno in zip(first["qid"], first["docno"], strict=True)
+        if docno != positives[qid]
+    ]
+    (tmp_path / "teacher.tsv").write_text("\n".join(lines) + "\n")
+    trained = fit(start, replace(QUICK, teacher=TeacherFile(tmp_path / "teacher.tsv")), *TRAIN)
+    assert trained.fingerprint != start.fingerprint
+    (tmp_path / "other.tsv").write_text("1.0\t0.0\tnobody\tknows\tthese\n")
+    with pytest.raises(TrainingDataError):
+        fit(start, replace(QUICK, teacher=TeacherFile(tmp_path / "other.tsv")), *TRAIN)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"negatives": 0}, "negatives"),
+        ({"steps": 0}, "steps"),
+        ({"negative_ranks": (5, 5)}, "negative_ranks"),
+        ({"patience": 0}, "patience"),
+        ({"schedule": "sudden"}, "schedule"),
+        ({"precision": "float8"}, "precision"),
+        ({"loss": MarginMSE()}, "teacher"),
+        ({"loss": Contrastive(), "queries_per_step": 0}, "queries_per_step"),
+    ],
+)
+def test_options_out_of_range_are_refused_by_name(changes, named):
+    with pytest.raises(InputError, match=named):
+        replace(QUICK, **changes)
+
+
+def test_an_unknown_measure_is_refused(start):
+    with pytest.raises(InputError, match="nonsense"):
+        fit(start, replace(QUICK, measure="nonsense@x"), *TRAIN, *HELD_OUT)
+
+
+def test_half_a_validation_is_refused(start):
+    with pytest.raises(InputError, match="both"):
+        fit(start, QUICK, *TRAIN, HELD_OUT[0], None)
