@@ -1,0 +1,59 @@
+"""Objects that are what their constructor's options say: equality, hash and ``repr`` from the options."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+_DIGITS_SHOWN = 16
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Stands for a model object in an identity: equal weights and vocabulary are equal.
+
+    Attributes:
+        fingerprint: of its checkpoint.
+    """
+
+    fingerprint: str
+
+    def __repr__(self) -> str:
+        return f"<in memory {self.fingerprint[:_DIGITS_SHOWN]}>"
+
+
+class IdentifiedByOptions:
+    """A mixin for classes that store every constructor parameter raw, under its own name.
+
+    Two objects of the same class are equal when their options are, those in ``_not_identity`` aside. ``repr`` shows the
+    first option, and of the others those that differ from their default.
+    """
+
+    _not_identity: ClassVar[frozenset[str]] = frozenset()
+
+    def _options(self) -> dict[str, Any]:
+        """Every constructor parameter with its value."""
+        return {name: getattr(self, name) for name in _defaults(type(self))}
+
+    def _identity(self) -> dict[str, Any]:
+        """The options that count, with hashable values; for subclasses to refine."""
+        return {name: value for name, value in self._options().items() if name not in self._not_identity}
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, IdentifiedByOptions) or type(other) is not type(self):
+            return NotImplemented
+        return self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self._identity().items()))
+
+    def __repr__(self) -> str:
+        (_, first), *others = self._identity().items()
+        defaults = _defaults(type(self))
+        shown = [repr(first), *(f"{name}={value!r}" for name, value in others if value != defaults[name])]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _defaults(cls: type) -> dict[str, Any]:
+    return {name: parameter.default for name, parameter in inspect.signature(cls).parameters.items()}

@@ -1,0 +1,80 @@
+"""Which values the re-ranker's options may have. Checked when a re-ranker is made, so without torch."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, TypeGuard
+
+from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.frames import MISSING_TEXT_CHOICES, OUTPUT_COLUMNS
+
+DTYPES = ("auto", "float32", "float16", "bfloat16")
+PIN = "sha256:"
+"""Begins a revision that names weights by the first digits of their checkpoint's fingerprint."""
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuses options that can't work.
+
+    Args:
+        options: every constructor parameter of ``BertCatReRanker`` with its value.
+
+    Raises:
+        InputError: with the option, what was expected and what came.
+    """
+    _check_model(options["model"], options["revision"])
+    for name, none_allowed in (("batch_size", False), ("batch_tokens", True), ("max_length", False)):
+        value = options[name]
+        if not (none_allowed and value is None) and (type(value) is not int or value < 1):
+            raise InputError(f"{name} is a whole number of at least 1{' or None' * none_allowed}, got {value!r}")
+    for name, none_allowed in (("text_field", False), ("device", True), ("revision", True)):
+        value = options[name]
+        if not (none_allowed and value is None) and not (isinstance(value, str) and value):
+            raise InputError(f"{name} is a string that is not empty{' or None' * none_allowed}, got {value!r}")
+    if options["text_field"] in OUTPUT_COLUMNS:
+        raise InputError(
+            f"text_field={options['text_field']!r} is a column that re-ranking writes: rename the texts' column"
+        )
+    for name, choices in (("dtype", DTYPES), ("missing_text", MISSING_TEXT_CHOICES)):
+        if options[name] not in choices:
+            raise InputError(f"{name} is one of {', '.join(map(repr, choices))}, got {options[name]!r}")
+    if not isinstance(options["verbose"], bool):
+        raise InputError(f"verbose is True or False, got {options['verbose']!r}")
+    _check_training(options["training"])
+
+
+def is_name(model: object) -> TypeGuard[str | os.PathLike[str]]:
+    """Whether a model is given by name or path, and not as an object that holds its weights."""
+    return isinstance(model, (str, os.PathLike))
+
+
+def is_pin(revision: str | None) -> bool:
+    """Whether a revision names weights by their fingerprint."""
+    return revision is not None and revision.startswith(PIN)
+
+
+def _check_model(model: object, revision: object) -> None:
+    if not is_name(model) and not hasattr(model, "tokenizer") and not hasattr(model, "cast_encoder"):
+        raise InputError(
+            "model is a hub id, a folder, 'mini', a Checkpoint or a BertCatModel, "
+            f"got a value of type {type(model).__name__}"
+        )
+    if isinstance(model, str) and not model:
+        raise InputError("model is an empty string, expected a hub id, a folder or 'mini'")
+    if revision is not None and not is_name(model):
+        raise InputError(f"revision={revision!r} is for a model given by name, got a model object: leave revision out")
+    if isinstance(revision, str) and is_pin(revision) and not re.fullmatch(PIN + "[0-9a-f]{8,64}", revision):
+        raise InputError(
+            f"a revision that begins with {PIN!r} goes on with 8 to 64 hexadecimal digits, got {revision!r}"
+        )
+
+
+def _check_training(training: object) -> None:
+    if training is None:
+        return
+    from pyterrier_bertcat.training.options import TrainingOptions
+
+    if not isinstance(training, TrainingOptions):
+        raise InputError(f"training is a TrainingOptions or None, got a value of type {type(training).__name__}")

@@ -1,0 +1,166 @@
+"""Python's own documentation as a PyTerrier data set: ``pt.get_dataset("bertcat:pydoc")``.
+
+The documents are read from the running Python's library (see :mod:`pyterrier_bertcat.pydoc_reader`); the questions and
+judgments were written for this project and come with it. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable, Iterator
+from importlib import resources
+from typing import Any, ClassVar
+
+import pandas as pd
+import pyterrier as pt
+from pyterrier.datasets import Dataset, DatasetProvider
+
+from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.pydoc_reader import read_documents
+
+INFO_URL = "https://docs.python.org/3/library/pydoc.html"
+
+
+@functools.cache
+def _texts() -> dict[str, str]:
+    """Text by docno; read once in a process (about 3 s)."""
+    return {document["docno"]: document["text"] for document in read_documents()}
+
+
+def pydoc_documents() -> list[dict[str, str]]:
+    """Every document of the running Python's library, as ``{"docno": ..., "text": ...}``, sorted by docno.
+
+    Raises:
+        InputError: if this Python has no unpacked library sources.
+    """
+    return [{"docno": docno, "text": text} for docno, text in _texts().items()]
+
+
+def pydoc_questions() -> list[dict[str, Any]]:
+    """The packaged questions: ``{"qid": str, "query": str, "judgments": {docno: 1 or 2}}``.
+
+    A document judged 2 answers the question directly; one judged 1 helps too. What is not judged does not answer it.
+    """
+    lines = resources.files("pyterrier_bertcat").joinpath("pydoc_questions.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in lines.splitlines()]
+
+
+class PydocTextLoader(pt.Transformer):  # type: ignore[misc]
+    """Adds the ``text`` of each ``docno`` of the collection to a frame."""
+
+    schematic: ClassVar[dict[str, str]] = {"label": "TextLoader", "help_url": INFO_URL}
+
+    def __init__(self, *, verbose: bool = False) -> None:
+        self.verbose = verbose
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Return the frame with a ``text`` column, in the same order, with a fresh index.
+
+        Raises:
+            InputError: if a docno is not in the collection; the message names the first few.
+        """
+        pt.validate.columns(inp, includes=["docno"])
+        texts = _texts() if len(inp) else {}
+        unknown = [docno for docno in inp["docno"] if docno not in texts]
+        if unknown:
+            raise InputError(
+                f"{len(unknown)} of {len(inp)} docnos are not in the collection of this Python, e.g. {unknown[:3]}: "
+                "load texts only for results of an index of the same collection, made with the same Python version"
+            )
+        docnos = pt.tqdm(inp["docno"], unit="d", desc="PydocTextLoader") if self.verbose else inp["docno"]
+        loaded = pd.Series([texts[docno] for docno in docnos], dtype=object)
+        rows: pd.DataFrame = inp.drop(columns="text", errors="ignore").reset_index(drop=True)
+        rows["text"] = loaded
+        return rows
+
+    def fuse_rank_cutoff(self, k: int) -> pt.Transformer:
+        """Cut before loading instead of after: the same rows, fewer texts."""
+        return pt.RankCutoff(k) >> self
+
+    def __repr__(self) -> str:
+        return "PydocTextLoader()"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PydocTextLoader)
+
+    def __hash__(self) -> int:
+        return hash(PydocTextLoader)
+
+
+class PydocDataset(Dataset):  # type: ignore[misc]
+    """Documents, questions and judgments over Python's own documentation (English)."""
+
+    def get_corpus_iter(self, *, verbose: bool = True) -> Iterator[dict[str, Any]]:
+        """Iterate over ``{"docno": str, "text": str}``; ``verbose`` shows a progress bar."""
+        documents = pydoc_documents()
+        yield from pt.tqdm(documents, unit="d", desc="bertcat:pydoc") if verbose else documents
+
+    def get_corpus_lang(self) -> str:
+        """``"en"``."""
+        return "en"
+
+    def get_topics(self, variant: str | None = None) -> pd.DataFrame:
+        """The questions as ``qid, query``, both str. There are no variants."""
+        _refuse_variant(variant)
+        rows = [{"qid": question["qid"], "query": question["query"]} for question in pydoc_questions()]
+        topics: pd.DataFrame = pd.DataFrame(rows)
+        return topics
+
+    def get_topics_lang(self) -> str:
+        """``"en"``."""
+        return "en"
+
+    def get_qrels(self, variant: str | None = None) -> pd.DataFrame:
+        """The judgments as ``qid, docno, label``: 2 answers directly, 1 helps too. There are no variants."""
+        _refuse_variant(variant)
+        rows = [
+            {"qid": question["qid"], "docno": docno, "label": label}
+            for question in pydoc_questions()
+            for docno, label in question["judgments"].items()
+        ]
+        qrels: pd.DataFrame = pd.DataFrame(rows)
+        return qrels
+
+    def text_loader(self, fields: list[str] | str = "*", *, verbose: bool = False) -> PydocTextLoader:
+        """A transformer that adds ``text``, the only field, by ``docno``.
+
+        Raises:
+            InputError: if another field is asked for.
+        """
+        if fields not in ("*", "text", ["text"]):
+            raise InputError(f"the only field of bertcat:pydoc is 'text', not {fields!r}")
+        return PydocTextLoader(verbose=verbose)
+
+    def info_url(self) -> str:
+        """Where the documentation of the documentation is."""
+        return INFO_URL
+
+    def _describe_component(self, component: str) -> bool | None:
+        return component in ("topics", "qrels", "corpus") or None
+
+    def __repr__(self) -> str:
+        return "PydocDataset()"
+
+
+class BertCatDatasetProvider(DatasetProvider):  # type: ignore[misc]
+    """The provider behind ``pt.get_dataset("bertcat:...")``; it has one data set, ``pydoc``."""
+
+    def get_dataset(self, name: str) -> PydocDataset:
+        """Return the data set.
+
+        Raises:
+            KeyError: if the name is not ``pydoc``.
+        """
+        if name != "pydoc":
+            raise KeyError(f"no data set {name!r}: expected one of {list(self.list_dataset_names())}")
+        return PydocDataset()
+
+    def list_dataset_names(self) -> Iterable[str]:
+        """``["pydoc"]``."""
+        return ["pydoc"]
+
+
+def _refuse_variant(variant: str | None) -> None:
+    if variant is not None:
+        raise InputError(f"bertcat:pydoc has no variants; got variant={variant!r}")

@@ -1,0 +1,171 @@
+"""Reads the standard library's documentation from its source files, without importing what it reads.
+
+One document per public module, class, function and method that has a docstring, and one per topic of
+``pydoc_data.topics`` (the language reference's pages behind ``help("lambda")``). Nothing is downloaded or kept: the
+words are those of the Python that runs.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from pyterrier_bertcat.errors import InputError
+
+# Not for users of the library: tests, demos, bundled tools, generated tables, big packages that 3.12 and 3.13 dropped,
+# and ntpath, whose docstrings are those of posixpath again.
+_LEFT_OUT = frozenset(
+    (
+        *("test", "tests", "idlelib", "turtledemo", "__phello__", "antigravity", "this"),
+        *("site-packages", "dist-packages", "ensurepip", "lib-dynload", "pydoc_data", "encodings"),
+        *("distutils", "lib2to3", "msilib"),
+        *("ntpath", "nturl2path"),
+    )
+)
+# The Python twins of modules that are (or hide) C code, under the names by which users know them.
+_KNOWN_AS = {
+    "_collections_abc": "collections.abc",
+    "_pydatetime": "datetime",
+    "_pydecimal": "decimal",
+    "_py_warnings": "warnings",
+    "_pyio": "io",
+    "_weakrefset": "weakref",
+    "genericpath": "os.path",
+    "posixpath": "os.path",
+}
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def read_documents(stdlib: Path | None = None) -> list[dict[str, str]]:
+    r"""Read every document.
+
+    Args:
+        stdlib: the folder of the library to read; ``None`` is the one of the Python that runs.
+
+    Returns:
+        One ``{"docno": ..., "text": ...}`` per document, sorted by ``docno``, each ``docno`` once. A ``docno`` is a
+        qualified name (``"shutil.copytree"``) or a topic (``"topic:lambda"``). A text is the signature, a line with the
+        words of compound names if there are any (``"thread pool executor"``), an empty line, and the docstring.
+
+    Raises:
+        InputError: if the folder holds no Python sources, as in a zipped or stripped Python.
+    """
+    stdlib = Path(sysconfig.get_path("stdlib")) if stdlib is None else stdlib
+    documents: dict[str, str] = {}
+    for path, module in _module_files(stdlib):
+        tree = _parse(path)
+        wanted = _public_names(path) if path.stem.startswith("_") and path.stem != "__init__" else None
+        for docno, text in _module_documents(tree, module, wanted=wanted):
+            documents.setdefault(docno, text)
+    if not documents:
+        raise InputError(
+            f"no Python sources with docstrings under {stdlib}: the documents are read from the standard library's .py "
+            "files, so use a Python that has them unpacked"
+        )
+    documents.update(_topic_documents(stdlib / "pydoc_data" / "topics.py"))
+    return [{"docno": docno, "text": documents[docno]} for docno in sorted(documents)]
+
+
+def _module_files(stdlib: Path) -> Iterator[tuple[Path, str]]:
+    """Every source file to read, with the name under which its definitions are known; public files first."""
+    private: list[tuple[Path, str]] = []
+    for path in sorted(stdlib.rglob("*.py")):
+        *packages, stem = path.relative_to(stdlib).with_suffix("").parts
+        if _LEFT_OUT.intersection((*packages, stem)) or any(p.startswith("_") or "-" in p for p in packages):
+            continue
+        if stem == "__init__":
+            yield path, ".".join(packages)
+        elif packages and stem.startswith("_") and not stem.startswith("__"):
+            private.append((path, ".".join(packages)))
+        elif not packages and stem in _KNOWN_AS:
+            private.append((path, _KNOWN_AS[stem]))
+        elif not stem.startswith("_"):
+            yield path, ".".join((*packages, stem))
+    yield from private
+
+
+def _parse(path: Path) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the library's own invalid escapes are not the user's business
+        return ast.parse(path.read_bytes(), filename=str(path))
+
+
+def _public_names(path: Path) -> frozenset[str] | None:
+    """What the package around a private module gives to its users from it; ``None`` means everything."""
+    package = path.parent / "__init__.py"
+    if path.stem in _KNOWN_AS or not package.is_file():
+        return None
+    names = {
+        alias.name
+        for node in ast.walk(_parse(package))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").rpartition(".")[2] == path.stem
+        for alias in node.names
+    }
+    return None if "*" in names else frozenset(names)
+
+
+def _module_documents(tree: ast.Module, module: str, *, wanted: frozenset[str] | None) -> Iterator[tuple[str, str]]:
+    """The documents of one file; ``wanted`` limits them to definitions of these names."""
+    docstring = ast.get_docstring(tree)
+    if docstring and wanted is None:
+        yield module, _text(f"module {module}", module, docstring)
+    for node in _definitions(tree.body):
+        if wanted is None or node.name in wanted:
+            yield from _definition_documents(node, module)
+
+
+def _definition_documents(node: Definition, parent: str) -> Iterator[tuple[str, str]]:
+    docno = f"{parent}.{node.name}"
+    docstring = ast.get_docstring(node) or ""
+    if not isinstance(node, ast.ClassDef):
+        if docstring:
+            yield docno, _text(f"{docno}({_signature(node)})", docno, docstring)
+        return
+    initialiser = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+    if initialiser is not None:
+        docstring = "\n\n".join(filter(None, (docstring, ast.get_docstring(initialiser))))
+    if docstring:
+        signature = _signature(initialiser) if initialiser is not None else ""
+        yield docno, _text(f"class {docno}({signature})", docno, docstring)
+    for member in _definitions(node.body):
+        yield from _definition_documents(member, docno)
+
+
+def _definitions(body: list[ast.stmt]) -> Iterator[Definition]:
+    """The public definitions of a module or class body; platforms and fallbacks put some inside ``if`` and ``try``."""
+    for node in body:
+        if isinstance(node, Definition):
+            if not node.name.startswith("_"):
+                yield node
+        elif isinstance(node, ast.If):
+            yield from _definitions(node.body + node.orelse)
+        elif isinstance(node, ast.Try):
+            handlers = [statement for handler in node.handlers for statement in handler.body]
+            yield from _definitions(node.body + handlers + node.orelse)
+
+
+def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    return re.sub(r"^(self|cls)(, |$)", "", ast.unparse(node.args))
+
+
+def _text(header: str, docno: str, docstring: str) -> str:
+    split_parts = [_WORD.findall(part) for part in docno.split(".")]
+    words = " ".join(word.lower() for parts in split_parts if len(parts) > 1 for word in parts)
+    return f"{header}\n{words}\n\n{docstring}" if words else f"{header}\n\n{docstring}"
+
+
+def _topic_documents(path: Path) -> Iterator[tuple[str, str]]:
+    if not path.is_file():  # some distributions ship Python without it
+        return
+    for node in _parse(path).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "topics":
+            for name, page in ast.literal_eval(node.value).items():
+                prose = re.sub(r"(?m)^[*=\-~^]{3,}\n", "", page)  # the lines that underline headings
+                yield f"topic:{name}", f"topic {name}\n\n{inspect.cleandoc(prose)}"

@@ -1,0 +1,298 @@
+"""``BertCatReRanker``: the PyTerrier transformer. Columns, identity and pickling are its job, scores `PairScorer`'s."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+
+from pyterrier_bertcat.batching import DEFAULT_BATCH_SIZE
+from pyterrier_bertcat.frames import MissingText, query_text_pairs, ranked, with_strings
+from pyterrier_bertcat.identity import IdentifiedByOptions, InMemory
+from pyterrier_bertcat.options import PIN, check_options, is_name
+
+if TYPE_CHECKING:
+    from pyterrier_bertcat.checkpoints import Checkpoint
+    from pyterrier_bertcat.modeling import BertCatModel
+    from pyterrier_bertcat.scoring import PairScorer
+    from pyterrier_bertcat.training.options import TrainingOptions
+    from pyterrier_bertcat.verification import Verification
+
+PUBLISHED = "sebastian-hofstaetter/distilbert-cat-margin_mse-T2-msmarco"
+_PIN_DIGITS = 16
+_SCORER_OPTIONS = ("batch_size", "batch_tokens", "max_length", "device", "dtype")
+
+
+class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
+    """Scores each query with each of its documents' texts by a cross-encoder, and re-ranks.
+
+    Reads ``qid``, ``query``, ``docno`` and the text; every other column passes through. Gives the columns of the input
+    without ``score`` and ``rank``, then ``score`` (float32: a raw relevance logit, higher is more relevant, not a
+    probability) and ``rank`` (0 is best): queries in order of first appearance, each one's rows best first, equal
+    scores by docno as ``pt.Experiment`` does, on a fresh index.
+
+    Nothing is loaded, and torch is not imported, before the first row is scored (or `load`).
+
+    Two re-rankers are equal, with equal hash and ``repr``, when all options but ``verbose`` and ``training`` are equal;
+    models given as objects are compared by their weights and vocabulary. The options that change only time and the last
+    bits of a score (batch size, device) count as well, so that an experiment can compare them. `fit` changes ``model``,
+    and with it the identity. Pickles and copies carry the options, and weights only where ``model`` is an object.
+
+    Source: Hofstätter et al. 2020, "Improving Efficient Neural Ranking Models with Cross-Architecture Knowledge
+    Distillation", arXiv 2010.02666.
+    """
+
+    _not_identity = frozenset({"training", "verbose"})
+    schematic: ClassVar[dict[str, str]] = {"label": "BERT_Cat", "help_url": "https://arxiv.org/abs/2010.02666"}
+
+    # What was loaded, after what it was loaded for. No name here is a parameter's with "_" before it: pt.inspect would
+    # take that for the parameter's value.
+    _checkpoint: tuple[tuple[object, object], Checkpoint] | None
+    _scorer: tuple[Checkpoint, dict[str, Any], PairScorer] | None
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | BertCatModel | Checkpoint = PUBLISHED,
+        *,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        batch_tokens: int | None = None,
+        max_length: int = 512,
+        text_field: str = "text",
+        device: str | None = None,
+        dtype: str = "auto",
+        revision: str | None = None,
+        missing_text: MissingText = "raise",
+        training: TrainingOptions | None = None,
+        verbose: bool = True,
+    ) -> None:
+        """Keeps the options, and loads nothing.
+
+        Args:
+            model: A hub id, a local folder, ``"mini"`` (the small checkpoint inside this package), or an object: a
+                `Checkpoint` (model and tokenizer), or a `BertCatModel`, whose tokenizer is then looked for where the
+                model came from and under its encoder's name.
+            batch_size: The most pairs per batch.
+            batch_tokens: The most tokens per batch, padding counted. None: what suits the device.
+            max_length: The most tokens per pair; what is longer is cut, the longer of query and text first.
+            text_field: The column with the documents' text.
+            device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, … None: cuda, then mps or xpu where usable, then cpu.
+            dtype: Of the encoder; the last layer is always float32. ``"float32"``, ``"float16"``, ``"bfloat16"``, or
+                ``"auto"``: float16 on cuda, float32 elsewhere.
+            revision: Branch, tag or commit of a model on the hub; or ``"sha256:"`` and the first digits of a
+                checkpoint's fingerprint, which pins a local one (`fit` does so).
+            missing_text: What None or NaN as text means: ``"raise"`` an error, ``"empty"`` an empty text.
+            training: How `fit` trains. None: the defaults of `TrainingOptions`.
+            verbose: Shows progress.
+
+        Raises:
+            InputError: for an option of another type or outside its range.
+        """
+        self.model = model
+        self.batch_size = batch_size
+        self.batch_tokens = batch_tokens
+        self.max_length = max_length
+        self.text_field = text_field
+        self.device = device
+        self.dtype = dtype
+        self.revision = revision
+        self.missing_text = missing_text
+        self.training = training
+        self.verbose = verbose
+        self._lock = threading.RLock()
+        self._forget()
+        check_options(self._options())
+        if not is_name(self.model):
+            _ = self.checkpoint  # a model object without a tokenizer is refused here and not in the middle of a run
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Re-ranks a result frame; the class says what goes in and what comes out.
+
+        Raises:
+            pt.validate.InputValidationError: a column is missing.
+            InputError: a query or text is missing or not a string; the frame is refused before anything is scored.
+            CheckpointError: the model can't be loaded.
+            ScoreError: the model gave a score that is not finite.
+            PairTooLargeError: a single pair does not fit in the device's memory.
+        """
+        pt.validate.result_frame(inp, extra_columns=["query", self.text_field])
+        queries, texts = query_text_pairs(inp, text_field=self.text_field, missing_text=self.missing_text)
+        scores = self.scorer.score(queries, texts) if queries else np.empty(0, dtype=np.float32)
+        return ranked(inp, scores)
+
+    def transform_iter(self, inp: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+        """Re-ranks records; no records give none (a frame made of them would lack its columns)."""
+        records = list(inp)
+        if not records:
+            return []
+        return self.transform(pd.DataFrame(records)).to_dict(orient="records")  # type: ignore[return-value]
+
+    def load(self) -> BertCatReRanker:
+        """Loads the checkpoint now, so that a timed experiment does not count it; returns self.
+
+        Raises:
+            CheckpointError: the model can't be loaded.
+        """
+        _ = self.scorer
+        return self
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Model and tokenizer, loaded at the first use: float32, on the CPU, in evaluation mode."""
+        from pyterrier_bertcat.sources import checkpoint_from
+
+        with self._lock:
+            wanted = (self.model, self.revision)
+            if self._checkpoint is None or self._checkpoint[0] != wanted:
+                self._checkpoint = (wanted, checkpoint_from(*wanted))
+            return self._checkpoint[1]
+
+    @property
+    def scorer(self) -> PairScorer:
+        """What scores the pairs, made at the first use and again whenever an option was set to something else."""
+        from pyterrier_bertcat.scoring import PairScorer
+
+        with self._lock:
+            checkpoint, options = self.checkpoint, self._scorer_options()
+            if self._scorer is None or self._scorer[:2] != (checkpoint, options):
+                check_options(self._options())
+                self._scorer = (checkpoint, options, PairScorer(checkpoint, **options))
+            self._scorer[2].verbose = self.verbose
+            return self._scorer[2]
+
+    def verify(self, *, tolerance: float = 1e-3) -> Verification:
+        """Scores the checkpoint's known examples, in float32 unless ``dtype`` says otherwise, and compares.
+
+        Args:
+            tolerance: The largest difference that counts as the same; half precision needs a larger one.
+
+        Returns:
+            A report with each score and what was expected.
+
+        Raises:
+            CheckpointError: a score differs by more, or nothing is known about this checkpoint.
+        """
+        from pyterrier_bertcat.scoring import PairScorer
+        from pyterrier_bertcat.verification import verify_checkpoint
+
+        options = {**self._scorer_options(), "dtype": "float32" if self.dtype == "auto" else self.dtype}
+        scorer = PairScorer(self.checkpoint, **options, verbose=False)
+        return verify_checkpoint(self.checkpoint, scorer.score, tolerance=tolerance)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
+        """Writes what ``model=`` reads: safetensors, a self-contained config and the tokenizer; returns the folder."""
+        from pyterrier_bertcat.checkpoints import save_checkpoint
+
+        return save_checkpoint(self.checkpoint, Path(folder))
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        commit_message: str | None = None,
+    ) -> str:
+        """Uploads what ``model=`` reads to a repository of the Hugging Face hub.
+
+        Args:
+            repo_id: ``"owner/model"``; made if it does not exist.
+            private: Whether a new repository is private. None: as the owner's settings say.
+            token: Access token. None: the one that this machine is logged in with.
+            revision: The branch to write to. None: the main branch.
+            commit_message: None: one that names this package.
+
+        Returns:
+            The commit's address.
+
+        Raises:
+            CheckpointError: the model can't be loaded, or the hub can't be reached or refuses.
+        """
+        from pyterrier_bertcat.checkpoints import push_checkpoint
+
+        return push_checkpoint(
+            self.checkpoint, repo_id, private=private, token=token, revision=revision, commit_message=commit_message
+        )
+
+    def fit(
+        self,
+        topics_or_res_tr: pd.DataFrame,
+        qrels_tr: pd.DataFrame,
+        topics_or_res_va: pd.DataFrame | None = None,
+        qrels_va: pd.DataFrame | None = None,
+    ) -> BertCatReRanker:
+        """Trains on result frames, as ``training`` says, and takes on the trained weights.
+
+        Afterwards ``model`` is the output folder, pinned by ``revision``, or a `Checkpoint` where there is no folder.
+
+        Args:
+            topics_or_res_tr: Rows to train on, with the same columns as for `transform`.
+            qrels_tr: Their judgments: ``qid``, ``docno``, ``label``.
+            topics_or_res_va: Rows to validate on, or None.
+            qrels_va: Their judgments, or None.
+
+        Returns:
+            This re-ranker.
+
+        Raises:
+            pt.validate.InputValidationError: a column is missing.
+            InputError: a query or text is missing or not a string.
+            TrainingDataError: the frames and judgments leave nothing to train on.
+        """
+        train = self._checked(topics_or_res_tr)
+        validation = None if topics_or_res_va is None else self._checked(topics_or_res_va)
+
+        from pyterrier_bertcat.training.fitting import fit
+        from pyterrier_bertcat.training.options import TrainingOptions
+
+        self._scorer = None  # its copy of the weights would only take memory from the training
+        trained = fit(
+            self.checkpoint,
+            self.training or TrainingOptions(),
+            train,
+            qrels_tr,
+            validation,
+            qrels_va,
+            text_field=self.text_field,
+            max_length=self.max_length,
+        )
+        with self._lock:
+            if Path(trained.source).is_dir():
+                self.model, self.revision = trained.source, PIN + trained.fingerprint[:_PIN_DIGITS]
+            else:
+                self.model, self.revision = trained, None
+            self._forget()
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self._options()
+        if not is_name(self.model):
+            state["_checkpoint"] = self._checkpoint  # with the tokenizer that goes with a model object
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._lock = threading.RLock()
+        self._forget()
+        self.__dict__.update(state)
+
+    def _identity(self) -> dict[str, Any]:
+        model = os.fspath(self.model) if is_name(self.model) else InMemory(self.checkpoint.fingerprint)
+        return {**super()._identity(), "model": model}
+
+    def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
+        pt.validate.result_frame(frame, extra_columns=["query", self.text_field])
+        return with_strings(frame, text_field=self.text_field, missing_text=self.missing_text)
+
+    def _scorer_options(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _SCORER_OPTIONS}
+
+    def _forget(self) -> None:
+        """Drops what was loaded."""
+        self._checkpoint = None
+        self._scorer = None

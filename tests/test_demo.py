@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pyterrier_bertcat.checkpoints import save_checkpoint
+from pyterrier_bertcat.demo import DemoOptions, experiment_report, run_demo, side_by_side
+from pyterrier_bertcat.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def model(tiny_checkpoint, tmp_path_factory) -> str:
+    return str(save_checkpoint(tiny_checkpoint, tmp_path_factory.mktemp("checkpoint") / "tiny"))
+
+
+def shown(question: str | None, **options: object) -> str:
+    out = io.StringIO()
+    run_demo(question, DemoOptions(**options), out=out)
+    return out.getvalue()
+
+
+def test_a_question_shows_both_rankings_of_the_same_documents(model):
+    printed = shown("copy a folder with everything in it", model=model, depth=7, top=7)
+    assert "first 7 re-ranked" in printed
+    rows = [line.split() for line in printed.splitlines() if line[:2].strip().isdigit()]
+    assert [row[0] for row in rows] == [str(place) for place in range(1, 8)]
+    left, right = [row[2] for row in rows], [row[5] for row in rows]
+    assert sorted(left) == sorted(right)
+    was = [int(row[7].rstrip(")")) for row in rows]
+    assert [left[place - 1] for place in was] == right
+
+
+def test_without_a_question_an_experiment_runs_over_all_of_them(model, capsys):
+    printed = shown(None, model=model, depth=3)
+    assert "66 questions" in printed
+    assert "nDCG@10" in printed
+    assert "MRR@10" in printed
+    assert "BM25 >> tiny" in printed
+    assert "paired t-test" in printed
+    assert "p = " in printed
+    assert capsys.readouterr().out == ""  # PyTerrier itself prints nothing in between
+
+
+def test_a_question_of_unknown_words_says_so(model):
+    assert "none of the question's words" in shown("qwertzuiop", model=model)
+
+
+@pytest.mark.parametrize("question", ["", "   "])
+def test_a_blank_question_is_refused_before_anything_is_loaded(question):
+    with pytest.raises(InputError, match="empty"):
+        shown(question, model="/nowhere")
+
+
+@pytest.mark.parametrize("option", ["depth", "top"])
+def test_an_option_below_one_is_refused(option):
+    with pytest.raises(InputError, match=f"{option} must be at least 1"):
+        DemoOptions(**{option: 0})
+
+
+@pytest.mark.parametrize("width", [80, 101, 120])
+def test_side_by_side_fits_its_width_even_with_long_names(width):
+    docnos = ["a.b", "concurrent.futures.process.ProcessPoolExecutor.a_very_long_method_name_that_goes_on_and_on"]
+    first = pd.DataFrame({"docno": docnos, "score": [12.5, 3.0], "rank": [0, 1]})
+    second = pd.DataFrame(
+        {
+            "docno": docnos[::-1],
+            "score": [-10.25, -11.0],
+            "rank": [0, 1],
+            "text": ["x\n\nSome words. " * 20, "y\n\nShort."],
+        }
+    )
+    printed = side_by_side(first, second, model="someone/some-model", top=5, width=width)
+    lines = printed.splitlines()
+    assert max(len(line) for line in lines) <= width
+    assert lines[0].split() == ["BM25", "BM25", ">>", "some-model"]
+    assert "(was 2)" in lines[2]
+    assert "Short." in lines[3]
+
+
+def test_the_report_says_how_much_better_on_how_many_and_how_surely():
+    results = pd.DataFrame(
+        {
+            "name": ["BM25", "BM25 >> mini"],
+            "nDCG@10": [0.4, 0.5],
+            "RR@10": [0.5, 0.48],
+            "mrt": [1.25, 345.6],
+            "nDCG@10 +": [None, 30],
+            "nDCG@10 -": [None, 10],
+            "nDCG@10 p-value": [None, 0.0012],
+            "RR@10 +": [None, 5],
+            "RR@10 -": [None, 7],
+            "RR@10 p-value": [None, 0.6],
+        }
+    )
+    lines = experiment_report(results, queries=66).splitlines()
+    assert lines[1].split() == ["nDCG@10", "MRR@10", "ms/query"]
+    assert lines[2].split() == ["BM25", "0.400", "0.500", "1.2"]
+    assert lines[3].split() == ["BM25", ">>", "mini", "0.500", "0.480", "345.6"]
+    assert "+0.100" in lines[6]
+    assert "better on 30, worse on 10, the same on 26" in lines[6]
+    assert "p = 0.0012 (significant" in lines[6]
+    assert "-0.020" in lines[7]
+    assert "p = 0.6 (not significant" in lines[7]
+
+
+def test_the_packaged_checkpoint_improves_on_bm25_for_the_readmes_question():
+    if not (Path(__file__).resolve().parents[1] / "pyterrier_bertcat" / "mini").is_dir():
+        pytest.skip("this checkout has no packaged checkpoint")
+    printed = shown("copy a folder with everything in it", top=3)
+    assert "BM25 >> mini" in printed

@@ -1,0 +1,218 @@
+"""Which rows are refused, and how scores become an ordered, ranked frame."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pandas.testing import assert_frame_equal
+
+from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.frames import query_text_pairs, ranked, with_strings
+
+
+def frame(**changes):
+    columns = {
+        "qid": ["1", "1", "2"],
+        "query": ["one", "one", "two"],
+        "docno": ["a", "b", "c"],
+        "text": ["alpha", "beta", "gamma"],
+    }
+    return pd.DataFrame({**columns, **changes})
+
+
+def scores_of(*values):
+    return np.array(values, dtype=np.float32)
+
+
+def test_queries_and_texts_come_in_the_order_of_the_rows():
+    assert query_text_pairs(frame(), text_field="text") == (["one", "one", "two"], ["alpha", "beta", "gamma"])
+
+
+def test_rows_are_grouped_by_first_appearance_and_ordered_best_first():
+    inp = frame(qid=["9", "1", "9"], score=[3.0, 2.0, 1.0], rank=[0, 0, 1], url=["u1", "u2", "u3"])
+    expected = pd.DataFrame(
+        {
+            "qid": ["9", "9", "1"],
+            "query": ["two", "one", "one"],
+            "docno": ["c", "a", "b"],
+            "text": ["gamma", "alpha", "beta"],
+            "url": ["u3", "u1", "u2"],
+            "score": scores_of(5.0, 0.25, -1.0),
+            "rank": [0, 1, 0],
+        }
+    )
+    assert_frame_equal(ranked(inp, scores_of(0.25, -1.0, 5.0)), expected)
+
+
+def test_equal_scores_are_ordered_by_docno_descending_as_text():
+    inp = frame(qid=["1"] * 3, docno=["9", "10", "a"])
+    assert ranked(inp, scores_of(1, 1, 1))["docno"].tolist() == ["a", "9", "10"]
+
+
+def test_numeric_docnos_are_ordered_as_text_too():
+    inp = frame(qid=["1"] * 3, docno=[9, 10, 100])
+    out = ranked(inp, scores_of(1, 1, 1))
+    assert out["docno"].tolist() == [9, 100, 10]
+    assert out["rank"].tolist() == [0, 1, 2]
+
+
+def test_rows_of_the_same_query_and_docno_keep_their_order():
+    inp = frame(qid=["1"] * 3, docno=["a"] * 3)
+    assert ranked(inp, scores_of(1, 1, 1))["text"].tolist() == ["alpha", "beta", "gamma"]
+
+
+@pytest.mark.parametrize(
+    "columns", [["qid", "query", "docno", "text"], ["rank", "docno", "x", "text", "score", "query", "qid"]]
+)
+def test_an_empty_frame_gets_the_same_columns_in_the_same_order_with_types(columns):
+    full = ranked(frame(score=0.0, rank=0, x=1)[columns], scores_of(1, 2, 3))
+    for empty in (pd.DataFrame(columns=columns), frame(score=0.0, rank=0, x=1)[columns].iloc[:0]):
+        out = ranked(empty, scores_of())
+        assert list(out.columns) == list(full.columns)
+        assert out.dtypes[["score", "rank"]].tolist() == full.dtypes[["score", "rank"]].tolist() == ["float32", "int64"]
+        assert out.index.equals(pd.RangeIndex(0))
+
+
+def test_one_score_per_row_is_expected():
+    with pytest.raises(ValueError, match="3 rows"):
+        ranked(frame(), scores_of(1, 2))
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA, pd.NaT])
+def test_a_missing_text_is_refused_by_column_count_and_docno(missing):
+    inp = frame(text=pd.Series(["alpha", missing, "gamma"], dtype=object))
+    with pytest.raises(InputError, match=r"3 rows.*'text' 1 .*1 missing.*docno 'b' of qid '1'.*missing_text='empty'"):
+        query_text_pairs(inp, text_field="text")
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA])
+def test_a_missing_text_can_be_read_as_an_empty_one(missing):
+    inp = frame(text=pd.Series(["alpha", missing, "gamma"], dtype=object))
+    assert query_text_pairs(inp, text_field="text", missing_text="empty")[1] == ["alpha", "", "gamma"]
+
+
+def test_a_copy_with_strings_leaves_the_frame_as_it_was():
+    inp = frame(text=["alpha", None, "gamma"])
+    before = inp.copy(deep=True)
+    assert with_strings(inp, text_field="text", missing_text="empty")["text"].tolist() == ["alpha", "", "gamma"]
+    assert_frame_equal(inp, before)
+    with pytest.raises(InputError, match="docno 'b'"):
+        with_strings(inp, text_field="text")
+
+
+def test_a_missing_query_is_refused_whatever_missing_text_says():
+    with pytest.raises(InputError, match=r"'query' 2 .*docno 'a' of qid '1', docno 'c' of qid '2'"):
+        query_text_pairs(frame(query=[None, "one", None]), text_field="text", missing_text="empty")
+
+
+def test_a_missing_qid_is_refused():
+    with pytest.raises(InputError, match=r"'qid' 1 .*docno 'b'"):
+        query_text_pairs(frame(qid=["1", None, "2"]), text_field="text")
+
+
+@pytest.mark.parametrize("missing_text", ["raise", "empty"])
+@pytest.mark.parametrize("value", [3, 2.5, b"bytes", ["a", "list"], {"a": "dict"}])
+def test_a_text_that_is_not_a_string_is_refused_by_its_type(value, missing_text):
+    inp = frame(text=pd.Series(["alpha", value, "gamma"], dtype=object))
+    with pytest.raises(InputError, match=rf"1 {type(value).__name__}\).*docno 'b'"):
+        query_text_pairs(inp, text_field="text", missing_text=missing_text)
+
+
+def test_one_error_names_every_column_and_only_the_first_few_rows():
+    inp = pd.DataFrame({"qid": ["1"] * 9, "query": ["q"] * 8 + [None], "docno": list("abcdefghi"), "body": [None] * 9})
+    with pytest.raises(InputError) as caught:
+        query_text_pairs(inp, text_field="body")
+    message = str(caught.value)
+    assert "'query' 1 " in message
+    assert "'body' 9 " in message
+    assert "docno 'c' of qid '1', …" in message
+    assert "'d'" not in message
+
+
+def test_empty_strings_are_legal():
+    inp = frame(query=["", "", "two"], text=["", "beta", ""])
+    assert query_text_pairs(inp, text_field="text") == (["", "", "two"], ["", "beta", ""])
+
+
+def test_a_column_that_occurs_twice_is_refused():
+    inp = frame()
+    inp.insert(0, "text", "other", allow_duplicates=True)
+    with pytest.raises(InputError, match="2 columns called 'text'"):
+        query_text_pairs(inp, text_field="text")
+
+
+@pytest.mark.parametrize("dtype", ["object", "string", "category", "str"])
+def test_any_string_type_of_pandas_will_do(dtype):
+    inp = frame()[["qid", "query", "docno", "text"]].astype(dtype)
+    assert query_text_pairs(inp, text_field="text") == (["one", "one", "two"], ["alpha", "beta", "gamma"])
+    assert ranked(inp, scores_of(1, 2, 3))["docno"].tolist() == ["b", "a", "c"]
+
+
+INDEXES = (
+    lambda n: pd.RangeIndex(n),
+    lambda n: pd.Index([7] * n),
+    lambda n: pd.Index([f"row {n - i}" for i in range(n)], name="docno"),
+    lambda n: pd.Index([None] * n, name="qid"),
+    lambda n: (
+        pd.MultiIndex.from_tuples([(i % 2, "x") for i in range(n)], names=["score", None])
+        if n
+        else pd.MultiIndex.from_arrays([[], []], names=["score", None])
+    ),
+)
+
+
+@st.composite
+def scored_frames(draw):
+    """A frame with repeated rows and ties, extra columns in any order and any index; its scores; a permutation."""
+    qids = draw(st.sampled_from([["q1", "q2", "10"], [1, 2, 3]]))
+    rows = draw(
+        st.lists(
+            st.tuples(
+                st.sampled_from(qids), st.sampled_from(["d1", "d2", "d10", "ü"]), st.sampled_from([-1.5, 0.0, 2.25])
+            ),
+            max_size=12,
+        )
+    )
+    table = pd.DataFrame(rows, columns=["qid", "docno", "given"])
+    table["query"] = [f"query {qid}" for qid in table["qid"]]
+    table["text"] = [f"text {docno}" for docno in table["docno"]]
+    for extra in draw(st.sets(st.sampled_from(["score", "rank", "url", "features", 7]))):
+        table[extra] = [np.arange(2)] * len(table) if extra == "features" else np.arange(len(table))
+    columns = draw(st.permutations(list(table.columns)))
+    table = table[columns].set_axis(draw(st.sampled_from(INDEXES))(len(table)))
+    scores = np.array([given for _, _, given in rows], dtype=np.float32)
+    return table, scores, np.array(draw(st.permutations(range(len(rows)))), dtype=np.int64)
+
+
+def pair_scores(out):
+    return sorted(zip(out["qid"], out["docno"], out["given"], out["score"].tolist(), strict=True), key=repr)
+
+
+@settings(max_examples=60, deadline=None)
+@given(scored_frames())
+def test_whatever_the_frame_rows_keep_their_scores_and_ranks_follow_them(case):
+    inp, scores, permutation = case
+    before = inp.copy(deep=True)
+    out = ranked(inp, scores)
+
+    assert_frame_equal(inp, before)  # the caller's frame is as it was
+    assert out["given"].astype("float32").tolist() == out["score"].tolist()  # every row has its own score
+    assert list(out.columns) == [name for name in inp.columns if name not in ("score", "rank")] + ["score", "rank"]
+    assert out.index.equals(pd.RangeIndex(len(inp)))
+    assert out["qid"].drop_duplicates().tolist() == inp["qid"].drop_duplicates().tolist()
+    for _, group in out.groupby("qid", sort=False):
+        assert group["rank"].tolist() == list(range(len(group)))
+        assert group["score"].is_monotonic_decreasing
+        assert np.ptp(group.index.to_numpy()) == len(group) - 1  # a query's rows stand together
+
+    shuffled = ranked(inp.iloc[permutation], scores[permutation])
+    assert pair_scores(shuffled) == pair_scores(out)
+    for qid, group in out.groupby("qid", sort=False):
+        again = shuffled[shuffled["qid"] == qid]
+        assert (
+            again[["docno", "score", "rank"]].to_numpy().tolist()
+            == group[["docno", "score", "rank"]].to_numpy().tolist()
+        )

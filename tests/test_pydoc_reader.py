@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.pydoc_reader import read_documents
+
+MODULE = '''
+"""Tools for tea."""
+
+class TeaPot:
+    """Holds tea."""
+
+    def __init__(self, volume_ml=500, *, hot=True):
+        """Fill it with water."""
+
+    def pour_into(self, cup):
+        """Pour tea into a cup."""
+
+    def _leak(self):
+        """Nobody should know."""
+
+    def no_words(self):
+        return 1
+
+try:
+    import kettle
+except ImportError:
+    def boil(water, *, degrees=100):
+        """Make water hot."""
+
+def _secret():
+    """Hidden."""
+'''
+
+TOPICS = "topics = {'pass': 'The \"pass\" statement\\n********************\\n\\nIt does nothing.\\n'}"
+
+
+@pytest.fixture
+def stdlib(tmp_path: Path) -> Path:
+    files = {
+        "tea.py": MODULE,
+        "_private.py": '"""Not for users."""',
+        "_pyio.py": 'def open(file):\n    """Open a file."""',
+        "posixpath.py": 'def join(a, *p):\n    """Join paths."""',
+        "pack/__init__.py": "from pack._hidden import shown",
+        "pack/_hidden.py": 'def shown():\n    """Given to users."""\n\ndef unshown():\n    """Kept back."""',
+        "test/test_tea.py": '"""Tests of tea."""',
+        "site-packages/other.py": '"""Somebody else\'s."""',
+        "pydoc_data/topics.py": TOPICS,
+    }
+    for name, source in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(source, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def texts(stdlib: Path) -> dict[str, str]:
+    return {document["docno"]: document["text"] for document in read_documents(stdlib)}
+
+
+def test_every_public_docstring_is_one_document_under_the_name_that_users_know(texts):
+    assert list(texts) == [
+        "io.open",
+        "os.path.join",
+        "pack.shown",
+        "tea",
+        "tea.TeaPot",
+        "tea.TeaPot.pour_into",
+        "tea.boil",
+        "topic:pass",
+    ]
+
+
+def test_a_text_is_the_signature_then_the_words_of_compound_names_then_the_docstring(texts):
+    assert texts["tea.TeaPot.pour_into"] == ("tea.TeaPot.pour_into(cup)\ntea pot pour into\n\nPour tea into a cup.")
+    assert texts["tea.boil"] == "tea.boil(water, *, degrees=100)\n\nMake water hot."
+    assert texts["tea"] == "module tea\n\nTools for tea."
+
+
+def test_a_class_has_the_docstring_and_signature_of_its_initialiser_too(texts):
+    assert texts["tea.TeaPot"] == (
+        "class tea.TeaPot(volume_ml=500, *, hot=True)\ntea pot\n\nHolds tea.\n\nFill it with water."
+    )
+
+
+def test_a_topic_keeps_its_title_and_loses_the_line_under_it(texts):
+    assert texts["topic:pass"] == 'topic pass\n\nThe "pass" statement\n\nIt does nothing.'
+
+
+def test_reading_executes_nothing(tmp_path):
+    (tmp_path / "bomb.py").write_text('"""Ticks."""\nraise SystemExit("it went off")', encoding="utf-8")
+    assert read_documents(tmp_path) == [{"docno": "bomb", "text": "module bomb\n\nTicks."}]
+
+
+def test_the_librarys_own_invalid_escapes_do_not_warn(tmp_path):
+    (tmp_path / "old.py").write_text('"""Old."""\npattern = "\\d"', encoding="utf-8")
+    assert [document["docno"] for document in read_documents(tmp_path)] == ["old"]
+
+
+def test_a_python_without_sources_is_refused_with_the_folder_and_the_remedy(tmp_path):
+    with pytest.raises(InputError, match="no Python sources") as refusal:
+        read_documents(tmp_path)
+    assert str(tmp_path) in str(refusal.value)
