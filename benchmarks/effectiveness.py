@@ -1,0 +1,100 @@
+"""How well a checkpoint re-ranks BM25's top 100, on collections that it was not trained on.
+
+    python benchmarks/effectiveness.py --data DATA [--model mini] [--queries 300] [--dtype auto bfloat16]
+
+DATA is as for ``train_mini.py``. Prints one Markdown table: BM25 (k1 0.9, b 0.4) against each dtype, with MRR@10, nDCG@10,
+a paired t-test and the seconds per query; with more than one dtype, how far the scores are apart too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+import pyterrier_pisa
+from ir_measures import RR, nDCG
+from train_mini import read_collection
+
+from pyterrier_bertcat import BertCatReRanker
+from pyterrier_bertcat.bm25 import Bm25Retriever
+from pyterrier_bertcat.pydoc_collection import PydocDataset, pydoc_documents
+
+DEPTH = 100
+
+
+@dataclass(frozen=True)
+class Task:
+    """A first stage with texts, and what it is judged by."""
+
+    name: str
+    first_stage: pt.Transformer
+    topics: pd.DataFrame
+    qrels: pd.DataFrame
+
+
+def with_texts(documents: list[dict[str, str]]) -> pt.Transformer:
+    """Adds ``text`` by docno."""
+    texts = {document["docno"]: document["text"] for document in documents}
+    return pt.apply.text(lambda row: texts[row["docno"]])
+
+
+def tasks(data: Path, queries: int, folder: Path) -> Iterator[Task]:
+    """The collections one after the other; those with many queries are sampled with a fixed seed."""
+    for name, split in (("qed_nq", ".dev"), ("squad_dev", "")):
+        documents, topics, qrels = read_collection(data / name, split)
+        sample = topics.sample(min(queries, len(topics)), random_state=0).reset_index(drop=True)
+        qrels = qrels[qrels["qid"].isin(sample["qid"])]
+        yield Task(name, Bm25Retriever(documents, num_results=DEPTH) >> with_texts(documents), sample, qrels)
+    documents = pydoc_documents()
+    dataset = PydocDataset()
+    first_stage = Bm25Retriever(documents, num_results=DEPTH) >> with_texts(documents)
+    yield Task("bertcat:pydoc", first_stage, dataset.get_topics(), dataset.get_qrels())
+    documents, topics, qrels = read_collection(data / "vaswani", "")
+    index = pyterrier_pisa.PisaIndex(str(folder / "vaswani.pisa"), threads=1)
+    index.index(documents)
+    yield Task("vaswani (PISA)", index.bm25(num_results=DEPTH, verbose=False) >> with_texts(documents), topics, qrels)
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--queries", type=int, default=300, help="at most so many per collection (300)")
+    parser.add_argument("--dtype", nargs="+", default=["auto"])
+    arguments = parser.parse_args()
+    rerankers = {dtype: BertCatReRanker(arguments.model, dtype=dtype).load() for dtype in arguments.dtype}
+    print("| collection | queries | system | MRR@10 | nDCG@10 | p (nDCG@10) | s/query |\n|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for task in tasks(arguments.data, arguments.queries, Path(folder)):
+            results = pt.Experiment(
+                [task.first_stage, *(task.first_stage >> reranker for reranker in rerankers.values())],
+                task.topics,
+                task.qrels,
+                [RR @ 10, nDCG @ 10, "mrt"],
+                names=["BM25", *(f"{arguments.model}, {dtype}" for dtype in rerankers)],
+                baseline=0,
+                plan="tree",
+                verbose=False,
+            )
+            for _, row in results.iterrows():
+                print(
+                    f"| {task.name} | {len(task.topics)} | {row['name']} | {row['RR@10']:.3f} | {row['nDCG@10']:.3f} "
+                    f"| {row['nDCG@10 p-value']:.2g} | {row['mrt'] / 1000:.2f} |",
+                    flush=True,
+                )
+            if len(rerankers) > 1:
+                frame = task.first_stage(task.topics.head(20))
+                scores = [reranker.scorer.score(frame["query"], frame["text"]) for reranker in rerankers.values()]
+                apart = [float(np.abs(scores[0] - other).max()) for other in scores[1:]]
+                print(f"largest score difference to {arguments.dtype[0]} on {len(frame)} pairs: {apart}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
