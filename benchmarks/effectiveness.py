@@ -2,7 +2,7 @@
 
     python benchmarks/effectiveness.py --data DATA [--model mini] [--queries 300] [--dtype auto bfloat16]
 
-DATA is as for ``train_mini.py``. Prints one Markdown table: BM25 (k1 0.9, b 0.4) against each dtype, with MRR@10, nDCG@10,
+DATA is as for ``train_mini.py``. Prints a Markdown table: BM25 (k1 0.9, b 0.4) against each dtype, by MRR@10, nDCG@10,
 a paired t-test and the seconds per query; with more than one dtype, how far the scores are apart too.
 """
 

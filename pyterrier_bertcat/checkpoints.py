@@ -221,6 +221,7 @@ def _write(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype) -> None:
     save_tokenizer(checkpoint.tokenizer, folder)
     facts = checkpoint.model.file_config()
     (folder / CONFIG_FILE).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    shutil.copymode(folder / CONFIG_FILE, folder / SAFETENSORS_FILE)  # safetensors lets only the owner read
 
 
 def _move(written: Path, target: Path) -> None:

@@ -7,7 +7,7 @@
     ├── PairTooLargeError    (MemoryError)   one pair alone does not fit in the device's memory
     ├── TrainingDataError    (ValueError)    nothing, or not enough, to train on
     └── MissingExtraError    (ImportError)   an optional dependency is not installed
-"""
+"""  # noqa: D208
 
 from __future__ import annotations
 

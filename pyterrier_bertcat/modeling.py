@@ -239,7 +239,10 @@ class BertCatModel(FirstTokenEncoder, PreTrainedModel):  # type: ignore[no-untyp
 
     def file_config(self) -> dict[str, Any]:
         """Give what belongs into ``config.json``: self-contained, and with the architecture's published name."""
-        return {"architectures": ["BERT_Cat"], "model_type": BertCatConfig.model_type, **lasting_facts(self.config)}
+        facts = lasting_facts(self.config)
+        if not self.config.known_scores:
+            facts.pop("known_scores", None)
+        return {"architectures": ["BERT_Cat"], "model_type": BertCatConfig.model_type, **facts}
 
 
 _WRONG_KEYS = ("missing_keys", "unexpected_keys", "mismatched_keys")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +39,20 @@ def load_tokenizer(folder: Path, encoder_config: PretrainedConfig) -> PreTrained
     Raises:
         CheckpointError: Its files are missing or damaged, or do not match the encoder's embeddings.
     """
-    class_name = _WORDPIECE_TOKENIZERS.get(encoder_config.model_type)
-    expected = _OTHER_FILES if class_name is None else _WORDPIECE_FILES
+    default_class = _WORDPIECE_TOKENIZERS.get(encoder_config.model_type)
+    expected = _WORDPIECE_FILES if default_class else _OTHER_FILES
     # transformers 5 makes a tokenizer of five tokens where there is no vocabulary, and says nothing.
     if not any((folder / name).is_file() for name in expected):
         raise CheckpointError(f"{folder}: expected the vocabulary in {' or '.join(expected)}, found none of them")
     try:
         tokenizer: Any
-        if class_name is None:
+        if default_class:
+            tokenizer_class = getattr(transformers, _stated_class(folder) or default_class)
+            tokenizer = tokenizer_class.from_pretrained(str(folder), local_files_only=True)
+        else:
             tokenizer = AutoTokenizer.from_pretrained(
                 str(folder), config=encoder_config, use_fast=True, trust_remote_code=False, local_files_only=True
             )
-        else:
-            tokenizer = getattr(transformers, class_name).from_pretrained(str(folder), local_files_only=True)
     # The tokenizers library raises plain Exception for a damaged tokenizer.json.
     except Exception as error:
         raise CheckpointError(
@@ -64,6 +66,14 @@ def load_tokenizer(folder: Path, encoder_config: PretrainedConfig) -> PreTrained
     check_vocabulary(tokenizer, int(encoder_config.vocab_size), source=str(folder))
     fast_tokenizer: PreTrainedTokenizerFast = tokenizer
     return fast_tokenizer
+
+
+def _stated_class(folder: Path) -> str | None:
+    """The WordPiece class that wrote the folder: all give the same ids, but warn of each other's files."""
+    path = folder / "tokenizer_config.json"
+    stated = json.loads(path.read_text(encoding="utf-8")).get("tokenizer_class") if path.is_file() else None
+    fast = f"{str(stated).removesuffix('Fast')}Fast"
+    return fast if fast in _WORDPIECE_TOKENIZERS.values() else None
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerFast, embedding_rows: int, *, source: str) -> None:

@@ -108,6 +108,7 @@ def test_what_is_saved_loads_the_same_with_no_other_file(kind, tokenizer, tmp_pa
     assert again.tokenizer.is_fast
     assert not list(tmp_path.glob("a/.*")), "nothing is left beside the folder"
     assert not list((tmp_path / "a" / "b").glob("*.bin"))
+    assert len({path.stat().st_mode for path in (tmp_path / "a" / "b").iterdir()}) == 1, "all may be read by the same"
 
 
 def test_half_precision_files_are_half_the_size_and_load_as_float32(checkpoint, tmp_path):

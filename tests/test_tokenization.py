@@ -1,5 +1,7 @@
 """Tokenizers: fast ones from whatever files there are, and only with the vocabulary that the encoder was trained on."""
 
+import json
+
 import pytest
 import transformers
 from conftest import tiny_encoder_config
@@ -92,3 +94,10 @@ def test_a_damaged_tokenizer_file_is_named(tmp_path):
 def test_other_encoders_use_their_own_tokenizer(tmp_path):
     with pytest.raises(CheckpointError, match=r"vocab\.json"):
         load_tokenizer(tmp_path, transformers.RobertaConfig())
+
+
+@pytest.mark.parametrize("stated", ["BertTokenizer", "DistilBertTokenizerFast", "ElectraTokenizer", "Evil", None])
+def test_whichever_class_wrote_the_folder_the_ids_are_the_same(stated, vocabulary_folder, tokenizer):
+    (vocabulary_folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": stated}))
+    loaded = load_tokenizer(vocabulary_folder, tiny_encoder_config())
+    assert [loaded(text)["input_ids"] for text in TEXTS] == [tokenizer(text)["input_ids"] for text in TEXTS]

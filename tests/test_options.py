@@ -1,0 +1,57 @@
+"""Options that can't work are refused when the re-ranker is made."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.reranker import BertCatReRanker
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model": None},
+        {"model": ""},
+        {"model": 3},
+        {"batch_size": 0},
+        {"batch_size": -1},
+        {"batch_size": 2.0},
+        {"batch_size": True},
+        {"batch_size": None},
+        {"batch_tokens": 0},
+        {"max_length": "512"},
+        {"text_field": ""},
+        {"text_field": None},
+        {"text_field": "score"},
+        {"text_field": "rank"},
+        {"device": 0},
+        {"dtype": "int8"},
+        {"dtype": torch.float16},
+        {"missing_text": "ignore"},
+        {"missing_text": None},
+        {"revision": 1},
+        {"revision": "sha256:"},
+        {"revision": "sha256:not-hexadecimal"},
+        {"training": {"steps": 3}},
+        {"verbose": "yes"},
+    ],
+    ids=str,
+)
+def test_an_option_that_can_not_work_is_refused_at_construction(options):
+    (name, value) = next(iter(options.items()))
+    with pytest.raises(InputError, match=name) as caught:
+        BertCatReRanker(**options)
+    assert isinstance(caught.value, ValueError)
+    assert repr(value) in str(caught.value) or type(value).__name__ in str(caught.value) or value == ""
+
+
+def test_options_are_keyword_only():
+    with pytest.raises(TypeError):
+        BertCatReRanker("mini", 16)
+
+
+def test_a_revision_of_a_model_object_is_refused(tiny_checkpoint):
+    with pytest.raises(InputError, match="revision"):
+        BertCatReRanker(tiny_checkpoint, revision="main")
