@@ -1,6 +1,7 @@
 """How well a checkpoint re-ranks BM25's top 100, on collections that it was not trained on.
 
-    python benchmarks/effectiveness.py --data DATA [--model mini] [--queries 300] [--dtype auto bfloat16]
+    python benchmarks/effectiveness.py --data DATA [--model mini] [--only qed_nq]
+        [--queries 300] [--dtype float32 bfloat16] [--plot FILE]
 
 DATA is as for ``train_mini.py``. Prints a Markdown table: BM25 (k1 0.9, b 0.4) against each dtype, by MRR@10, nDCG@10,
 a paired t-test and the seconds per query; with more than one dtype, how far the scores are apart too.
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pyterrier as pt
@@ -26,6 +28,7 @@ from pyterrier_bertcat.bm25 import Bm25Retriever
 from pyterrier_bertcat.pydoc_collection import PydocDataset, pydoc_documents
 
 DEPTH = 100
+COLLECTIONS = ["qed_nq", "squad_dev", "pydoc", "vaswani"]
 
 
 @dataclass(frozen=True)
@@ -44,21 +47,24 @@ def with_texts(documents: list[dict[str, str]]) -> pt.Transformer:
     return pt.apply.text(lambda row: texts[row["docno"]])
 
 
-def tasks(data: Path, queries: int, folder: Path) -> Iterator[Task]:
-    """The collections one after the other; those with many queries are sampled with a fixed seed."""
-    for name, split in (("qed_nq", ".dev"), ("squad_dev", "")):
+def tasks(data: Path, wanted: list[str], queries: int, folder: Path) -> Iterator[Task]:
+    """The wanted collections one after the other; those with many queries are sampled with a fixed seed."""
+    splits = {"qed_nq": ".dev", "squad_dev": ""}
+    for name, split in ((name, split) for name, split in splits.items() if name in wanted):
         documents, topics, qrels = read_collection(data / name, split)
         sample = topics.sample(min(queries, len(topics)), random_state=0).reset_index(drop=True)
         qrels = qrels[qrels["qid"].isin(sample["qid"])]
         yield Task(name, Bm25Retriever(documents, num_results=DEPTH) >> with_texts(documents), sample, qrels)
-    documents = pydoc_documents()
-    dataset = PydocDataset()
-    first_stage = Bm25Retriever(documents, num_results=DEPTH) >> with_texts(documents)
-    yield Task("bertcat:pydoc", first_stage, dataset.get_topics(), dataset.get_qrels())
-    documents, topics, qrels = read_collection(data / "vaswani", "")
-    index = pyterrier_pisa.PisaIndex(str(folder / "vaswani.pisa"), threads=1)
-    index.index(documents)
-    yield Task("vaswani (PISA)", index.bm25(num_results=DEPTH, verbose=False) >> with_texts(documents), topics, qrels)
+    if "pydoc" in wanted:
+        documents, dataset = pydoc_documents(), PydocDataset()
+        first_stage = Bm25Retriever(documents, num_results=DEPTH) >> with_texts(documents)
+        yield Task("bertcat:pydoc", first_stage, dataset.get_topics(), dataset.get_qrels())
+    if "vaswani" in wanted:
+        documents, topics, qrels = read_collection(data / "vaswani", "")
+        index = pyterrier_pisa.PisaIndex(str(folder / "vaswani.pisa"), threads=1)
+        index.index(documents)
+        first_stage = index.bm25(num_results=DEPTH, verbose=False) >> with_texts(documents)
+        yield Task("vaswani (PISA)", first_stage, topics, qrels)
 
 
 def main() -> None:
@@ -66,13 +72,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="mini")
+    parser.add_argument("--only", nargs="+", choices=COLLECTIONS, default=COLLECTIONS, help="some of the collections")
     parser.add_argument("--queries", type=int, default=300, help="at most so many per collection (300)")
-    parser.add_argument("--dtype", nargs="+", default=["auto"])
+    parser.add_argument("--dtype", nargs="+", default=["float32"])
+    parser.add_argument("--plot", type=Path, help="where to draw nDCG@10 of BM25 and of the first dtype")
     arguments = parser.parse_args()
     rerankers = {dtype: BertCatReRanker(arguments.model, dtype=dtype).load() for dtype in arguments.dtype}
     print("| collection | queries | system | MRR@10 | nDCG@10 | p (nDCG@10) | s/query |\n|---|---|---|---|---|---|---|")
+    drawn: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for task in tasks(arguments.data, arguments.queries, Path(folder)):
+        for task in tasks(arguments.data, arguments.only, arguments.queries, Path(folder)):
             results = pt.Experiment(
                 [task.first_stage, *(task.first_stage >> reranker for reranker in rerankers.values())],
                 task.topics,
@@ -89,11 +98,29 @@ def main() -> None:
                     f"| {row['nDCG@10 p-value']:.2g} | {row['mrt'] / 1000:.2f} |",
                     flush=True,
                 )
+            drawn[f"{task.name}\n{len(task.topics)} queries"] = results["nDCG@10"].tolist()[:2]
             if len(rerankers) > 1:
                 frame = task.first_stage(task.topics.head(20))
                 scores = [reranker.scorer.score(frame["query"], frame["text"]) for reranker in rerankers.values()]
                 apart = [float(np.abs(scores[0] - other).max()) for other in scores[1:]]
                 print(f"largest score difference to {arguments.dtype[0]} on {len(frame)} pairs: {apart}", flush=True)
+    if arguments.plot:
+        plot(drawn, arguments.model, arguments.plot)
+
+
+def plot(drawn: dict[str, list[float]], model: str, path: Path) -> None:
+    """Draws two bars per collection: BM25 and the model, nDCG@10."""
+    figure, axes = plt.subplots(figsize=(7.5, 2.8), layout="constrained")
+    places = np.arange(len(drawn))
+    for offset, (name, color) in enumerate((("BM25", "#9aa7b1"), (f"BM25 >> {model}", "#1f6f8b"))):
+        bars = axes.bar(
+            places + 0.38 * (offset - 0.5), [pair[offset] for pair in drawn.values()], 0.36, color=color, label=name
+        )
+        axes.bar_label(bars, fmt="%.3f", fontsize=8)
+    axes.set(ylabel="nDCG@10", xticks=places, xticklabels=drawn, ylim=(0, 1.12))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, ncols=2, loc="upper right")
+    figure.savefig(path)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Bm25Retriever(pt.Transformer):  # type: ignore[misc]
-    """Retrieves by BM25 (Robertson's, with Lucene's idf); English stop words are left out, words are not stemmed.
+    """Retrieves by Lucene's BM25; English stop words are left out, words are not stemmed.
 
     Reads ``qid, query``; every other column passes through. Gives one row per document found, best first, with
     ``docno``, ``score`` (float32, above 0) and ``rank`` (from 0). Equal scores come in the order of the documents.
@@ -47,7 +47,7 @@ class Bm25Retriever(pt.Transformer):  # type: ignore[misc]
         self.k1 = k1
         self.b = b
         self._docnos = np.array([document["docno"] for document in documents], dtype=object)
-        self._index = bm25s.BM25(k1=k1, b=b)
+        self._index = bm25s.BM25(k1=k1, b=b, method="lucene")
         self._index.index(_tokenize([document["text"] for document in documents]), show_progress=False)
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:

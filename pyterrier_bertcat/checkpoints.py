@@ -139,7 +139,7 @@ def push_checkpoint(
         repo_id: The repository, ``owner/model``; made if it does not exist.
         private: Whether a new repository is private; None: as the owner's settings say.
         token: Access token; None: the one that this machine is logged in with.
-        revision: The branch to write to; None: the main branch.
+        revision: The branch to write to, made if it does not exist; None: the main branch.
         commit_message: None: one that names this package.
 
     Returns:

@@ -73,6 +73,11 @@ def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         description="Score a checkpoint's known examples and compare with their known scores.",
     )
     _add_model_options(parser)
+    parser.add_argument(
+        "--published",
+        action="store_true",
+        help="compare with the published checkpoint's example, for a local copy of that checkpoint",
+    )
     parser.set_defaults(run=_verify)
 
 
@@ -97,9 +102,10 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 def _verify(arguments: argparse.Namespace) -> None:
     from pyterrier_bertcat.reranker import BertCatReRanker
+    from pyterrier_bertcat.verification import PUBLISHED_SCORES
 
     reranker = BertCatReRanker(arguments.model, device=arguments.device, dtype=arguments.dtype, verbose=False)
-    print(reranker.verify())
+    print(reranker.verify(known=PUBLISHED_SCORES if arguments.published else None))
 
 
 def _at_least_one(value: str) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils._validators import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public by its documentation
 from transformers import AutoConfig, PretrainedConfig
 
 from pyterrier_bertcat.errors import CheckpointError
@@ -134,7 +134,8 @@ def find_encoder_config(name: str) -> PretrainedConfig:
         The encoder's configuration; its weights are never downloaded.
 
     Raises:
-        CheckpointError: The name is no hub name, or the hub (or its cache, when offline) does not have it.
+        CheckpointError: The name is no hub name, or a local path as well, or the hub (or its cache, when offline) does
+            not have it.
     """
     if name in _KNOWN_ENCODERS:
         model_type, differences = _KNOWN_ENCODERS[name]
@@ -142,6 +143,8 @@ def find_encoder_config(name: str) -> PretrainedConfig:
         return known
     try:
         validate_repo_id(name)  # never a path: a config file must not point into this machine
+        if Path(name).exists():
+            raise ValueError("it is also a file or folder here, which would be read instead of the hub's")
         found: PretrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (HFValidationError, OSError, ValueError) as error:
         raise CheckpointError(

@@ -53,8 +53,8 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     """The precision of the encoder on a device; warns where the hardware can't do it fast.
 
     Args:
-        dtype: ``"float32"``, ``"float16"``, ``"bfloat16"`` or the torch dtype; ``"auto"`` is float16 on cuda and
-            float32 elsewhere.
+        dtype: ``"float32"``, ``"float16"``, ``"bfloat16"`` or the torch dtype; ``"auto"`` is float16 on cuda
+            where that is fast, and float32 elsewhere.
         device: Where the encoder will be.
 
     Returns:
@@ -64,14 +64,14 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
         InputError: Anything else.
     """
     if isinstance(dtype, str) and dtype == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
+        return torch.float16 if device.type == "cuda" and _is_fast(torch.float16, device) else torch.float32
     chosen = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if chosen is None or chosen not in _DTYPES.values():
         raise InputError(f"dtype={dtype!r} is not one of 'auto', {', '.join(map(repr, _DTYPES))}")
     if chosen in _HALF_PRECISION and not _is_fast(chosen, device):
         warnings.warn(
             f"{str(chosen).removeprefix('torch.')} is slow on this {device.type}, which has no instructions for it: "
-            "dtype='auto' is faster",
+            f"dtype='{'float32' if chosen == torch.float16 else 'auto'}' is faster",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -79,7 +79,10 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
 
 
 def default_batch_tokens(device: torch.device) -> int:
-    """Tokens per batch that suit a device: small enough for a CPU's cache, large enough to fill a GPU."""
+    """Tokens per batch where the caller names none: few for a CPU's cache, many for a GPU.
+
+    An upper bound beside ``batch_size``, which is what bounds batches of short pairs.
+    """
     return 1024 if device.type == "cpu" else 32_768
 
 

@@ -1,13 +1,12 @@
-"""The errors a user can cause. Each is also the builtin that a caller would expect.
+"""The errors a user can cause. Each is also the builtin that a caller would expect."""
 
-    BertCatError
-    ├── InputError           (ValueError)    a frame, option or text that can't be used
-    ├── CheckpointError      (OSError)       weights, config or tokenizer missing, damaged or foreign
-    ├── ScoreError           (ArithmeticError) the model gave a score that is not finite
-    ├── PairTooLargeError    (MemoryError)   one pair alone does not fit in the device's memory
-    ├── TrainingDataError    (ValueError)    nothing, or not enough, to train on
-    └── MissingExtraError    (ImportError)   an optional dependency is not installed
-"""  # noqa: D208
+# BertCatError
+# ├── InputError           (ValueError)       a frame, option or text that can't be used
+# ├── CheckpointError      (OSError)          weights, config or tokenizer missing, damaged or foreign
+# ├── ScoreError           (ArithmeticError)  the model gave a score that is not finite
+# ├── PairTooLargeError    (MemoryError)      one pair alone does not fit in the device's memory
+# ├── TrainingDataError    (ValueError)       nothing, or not enough, to train on
+# └── MissingExtraError    (ImportError)      an optional dependency is not installed
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import huggingface_hub
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
-from huggingface_hub.utils._validators import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public by its documentation
 
 from pyterrier_bertcat.errors import CheckpointError
 from pyterrier_bertcat.weights import PICKLE_FILE, SAFETENSORS_FILE
@@ -104,7 +104,7 @@ def upload_folder(
         repo_id: The repository, made if it does not exist.
         private: Whether a new repository is private; None: as the owner's settings say.
         token: Access token; None: the one that this machine is logged in with.
-        revision: The branch to write to; None: the main branch.
+        revision: The branch to write to, made if it does not exist; None: the main branch.
         commit_message: None: one that names this package.
 
     Returns:
@@ -118,6 +118,8 @@ def upload_folder(
     api = huggingface_hub.HfApi(token=token)
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
         commit = api.upload_folder(
             repo_id=repo_id,
             folder_path=folder,

@@ -10,6 +10,8 @@ from typing import Any, TypeGuard
 from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.frames import MISSING_TEXT_CHOICES, OUTPUT_COLUMNS
 
+PUBLISHED = "sebastian-hofstaetter/distilbert-cat-margin_mse-T2-msmarco"
+"""The hub name of the authors' checkpoint."""
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 PIN = "sha256:"
 """Begins a revision that names weights by the first digits of their checkpoint's fingerprint."""
@@ -56,7 +58,8 @@ def is_pin(revision: str | None) -> bool:
 
 
 def _check_model(model: object, revision: object) -> None:
-    if not is_name(model) and not hasattr(model, "tokenizer") and not hasattr(model, "cast_encoder"):
+    # Of the types, because a Checkpoint would compute its fingerprint when asked for it.
+    if not is_name(model) and not any(hasattr(type(model), name) for name in ("fingerprint", "cast_encoder")):
         raise InputError(
             "model is a hub id, a folder, 'mini', a Checkpoint or a BertCatModel, "
             f"got a value of type {type(model).__name__}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
 import sysconfig
 import warnings
@@ -76,10 +77,8 @@ def read_documents(stdlib: Path | None = None) -> list[dict[str, str]]:
 def _module_files(stdlib: Path) -> Iterator[tuple[Path, str]]:
     """Every source file to read, with the name under which its definitions are known; public files first."""
     private: list[tuple[Path, str]] = []
-    for path in sorted(stdlib.rglob("*.py")):
+    for path in sorted(_source_files(stdlib)):
         *packages, stem = path.relative_to(stdlib).with_suffix("").parts
-        if _LEFT_OUT.intersection((*packages, stem)) or any(p.startswith("_") or "-" in p for p in packages):
-            continue
         if stem == "__init__":
             yield path, ".".join(packages)
         elif packages and stem.startswith("_") and not stem.startswith("__"):
@@ -89,6 +88,15 @@ def _module_files(stdlib: Path) -> Iterator[tuple[Path, str]]:
         elif not stem.startswith("_"):
             yield path, ".".join((*packages, stem))
     yield from private
+
+
+def _source_files(stdlib: Path) -> Iterator[Path]:
+    """The files that are not left out; never walks into a folder that is, such as a large ``site-packages``."""
+    for folder, packages, files in os.walk(stdlib):
+        packages[:] = [name for name in packages if not (name in _LEFT_OUT or name.startswith("_") or "-" in name)]
+        for path in (Path(folder, name) for name in files):
+            if path.suffix == ".py" and path.stem not in _LEFT_OUT:
+                yield path
 
 
 def _parse(path: Path) -> ast.Module:

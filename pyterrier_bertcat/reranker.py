@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from os.path import join
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,7 +16,7 @@ import pyterrier as pt
 from pyterrier_bertcat.batching import DEFAULT_BATCH_SIZE
 from pyterrier_bertcat.frames import MissingText, query_text_pairs, ranked, with_strings
 from pyterrier_bertcat.identity import IdentifiedByOptions, InMemory
-from pyterrier_bertcat.options import PIN, check_options, is_name
+from pyterrier_bertcat.options import PIN, PUBLISHED, check_options, is_name
 
 if TYPE_CHECKING:
     from pyterrier_bertcat.checkpoints import Checkpoint
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from pyterrier_bertcat.training.options import TrainingOptions
     from pyterrier_bertcat.verification import Verification
 
-PUBLISHED = "sebastian-hofstaetter/distilbert-cat-margin_mse-T2-msmarco"
 _PIN_DIGITS = 16
 _SCORER_OPTIONS = ("batch_size", "batch_tokens", "max_length", "device", "dtype")
 
@@ -75,15 +75,15 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
 
         Args:
             model: A hub id, a local folder, ``"mini"`` (the small checkpoint inside this package), or an object: a
-                `Checkpoint` (model and tokenizer), or a `BertCatModel`, whose tokenizer is then looked for where the
-                model came from and under its encoder's name.
+                `Checkpoint` (model and tokenizer), or a `BertCatModel`, whose tokenizer is then looked for in the
+                folder it came from or, where it came from none, under its encoder's name.
             batch_size: The most pairs per batch.
             batch_tokens: The most tokens per batch, padding counted. None: what suits the device.
             max_length: The most tokens per pair; what is longer is cut, the longer of query and text first.
             text_field: The column with the documents' text.
             device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, … None: cuda, then mps or xpu where usable, then cpu.
             dtype: Of the encoder; the last layer is always float32. ``"float32"``, ``"float16"``, ``"bfloat16"``, or
-                ``"auto"``: float16 on cuda, float32 elsewhere.
+                ``"auto"``: float16 on cuda where that is fast, float32 elsewhere.
             revision: Branch, tag or commit of a model on the hub; or ``"sha256:"`` and the first digits of a
                 checkpoint's fingerprint, which pins a local one (`fit` does so).
             missing_text: What None or NaN as text means: ``"raise"`` an error, ``"empty"`` an empty text.
@@ -165,10 +165,11 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
             self._scorer[2].verbose = self.verbose
             return self._scorer[2]
 
-    def verify(self, *, tolerance: float = 1e-3) -> Verification:
+    def verify(self, *, known: Sequence[tuple[str, str, float]] | None = None, tolerance: float = 1e-3) -> Verification:
         """Scores the checkpoint's known examples, in float32 unless ``dtype`` says otherwise, and compares.
 
         Args:
+            known: Query, text and score of each known answer. None: those that come with the checkpoint.
             tolerance: The largest difference that counts as the same; half precision needs a larger one.
 
         Returns:
@@ -182,7 +183,7 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
 
         options = {**self._scorer_options(), "dtype": "float32" if self.dtype == "auto" else self.dtype}
         scorer = PairScorer(self.checkpoint, **options, verbose=False)
-        return verify_checkpoint(self.checkpoint, scorer.score, tolerance=tolerance)
+        return verify_checkpoint(self.checkpoint, scorer.score, known=known, tolerance=tolerance)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """Writes what ``model=`` reads: safetensors, a self-contained config and the tokenizer; returns the folder."""
@@ -199,17 +200,14 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         revision: str | None = None,
         commit_message: str | None = None,
     ) -> str:
-        """Uploads what ``model=`` reads to a repository of the Hugging Face hub.
+        """Uploads what ``model=`` reads to a repository of the Hugging Face hub; returns the commit's address.
 
         Args:
             repo_id: ``"owner/model"``; made if it does not exist.
             private: Whether a new repository is private. None: as the owner's settings say.
             token: Access token. None: the one that this machine is logged in with.
-            revision: The branch to write to. None: the main branch.
+            revision: The branch to write to, made if it does not exist. None: the main branch.
             commit_message: None: one that names this package.
-
-        Returns:
-            The commit's address.
 
         Raises:
             CheckpointError: the model can't be loaded, or the hub can't be reached or refuses.
@@ -227,7 +225,7 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         topics_or_res_va: pd.DataFrame | None = None,
         qrels_va: pd.DataFrame | None = None,
     ) -> BertCatReRanker:
-        """Trains on result frames, as ``training`` says, and takes on the trained weights.
+        """Trains on result frames, as ``training`` says, takes on the trained weights, and returns self.
 
         Afterwards ``model`` is the output folder, pinned by ``revision``, or a `Checkpoint` where there is no folder.
 
@@ -236,9 +234,6 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
             qrels_tr: Their judgments: ``qid``, ``docno``, ``label``.
             topics_or_res_va: Rows to validate on, or None.
             qrels_va: Their judgments, or None.
-
-        Returns:
-            This re-ranker.
 
         Raises:
             pt.validate.InputValidationError: a column is missing.
@@ -261,10 +256,13 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
             qrels_va,
             text_field=self.text_field,
             max_length=self.max_length,
+            device=self.device,
+            verbose=self.verbose,
         )
         with self._lock:
             if Path(trained.source).is_dir():
-                self.model, self.revision = trained.source, PIN + trained.fingerprint[:_PIN_DIGITS]
+                self.model = str(Path(trained.source).resolve())
+                self.revision = PIN + trained.fingerprint[:_PIN_DIGITS]
             else:
                 self.model, self.revision = trained, None
             self._forget()
@@ -282,8 +280,10 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         self.__dict__.update(state)
 
     def _identity(self) -> dict[str, Any]:
-        model = os.fspath(self.model) if is_name(self.model) else InMemory(self.checkpoint.fingerprint)
-        return {**super()._identity(), "model": model}
+        if not is_name(self.model):
+            return {**super()._identity(), "model": InMemory(self.checkpoint.fingerprint)}
+        # A path gets a dot, because without it the string could be a hub id, or "mini".
+        return {**super()._identity(), "model": self.model if isinstance(self.model, str) else join(".", self.model)}
 
     def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
         pt.validate.result_frame(frame, extra_columns=["query", self.text_field])

@@ -22,7 +22,7 @@ def checkpoint_from(
 
     Args:
         model: a hub id, a folder, ``"mini"``, a `Checkpoint`, or a `BertCatModel`, whose tokenizer is looked for in the
-            folder that the model came from and then under its encoder's name.
+            folder that the model came from or, where it came from none, under its encoder's name.
         revision: what to load from the hub, or the pin ``"sha256:…"`` that the loaded fingerprint has to begin with.
 
     Raises:
@@ -55,6 +55,8 @@ def _with_tokenizer(model: CrossEncoder) -> Checkpoint:
         else:
             tokenizer = AutoTokenizer.from_pretrained(encoder, use_fast=True, trust_remote_code=False)
             check_vocabulary(tokenizer, int(model.bert_model.config.vocab_size), source=encoder)
+    except CheckpointError:  # there is one, and it says what is wrong with it
+        raise
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"expected a model with its tokenizer, got a {type(model).__name__} alone, and found no tokenizer where it "

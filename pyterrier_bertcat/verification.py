@@ -13,8 +13,7 @@ import numpy as np
 
 from pyterrier_bertcat.checkpoints import Checkpoint
 from pyterrier_bertcat.errors import CheckpointError
-
-PUBLISHED_NAME = "sebastian-hofstaetter/distilbert-cat-margin_mse-T2-msmarco"
+from pyterrier_bertcat.options import PUBLISHED
 
 _QUERY = "what is the transformers library"
 # From the model card: query, passage, score.
@@ -108,7 +107,7 @@ def known_scores(checkpoint: Checkpoint) -> tuple[tuple[str, str, float], ...]:
                 f"{checkpoint.source}: config.json: expected known_scores as a list of objects with query, text and "
                 f"score, got {str(stated)[:100]}"
             ) from error
-    if checkpoint.source.partition("@")[0] == PUBLISHED_NAME:
+    if checkpoint.source.partition("@")[0] == PUBLISHED:
         return PUBLISHED_SCORES
     return ()
 
@@ -139,7 +138,9 @@ def compare_with_known(
     if not facts:
         raise CheckpointError(
             f"no score of {checkpoint.source!r} is known, so it can't be verified: its config.json has no "
-            f"'known_scores', and it is not {PUBLISHED_NAME!r} from the hub"
+            f"'known_scores', and it is not {PUBLISHED!r} from the hub. If it is a copy of that one, compare with "
+            "the published example: 'pyterrier-bertcat verify --published', or verify(known=PUBLISHED_SCORES) with "
+            f"{__name__}.PUBLISHED_SCORES"
         )
     got = score([query for query, _, _ in facts], [text for _, text, _ in facts])
     rows = tuple(

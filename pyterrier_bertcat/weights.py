@@ -61,7 +61,7 @@ def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
             f"any further, because unpickling those could run code. Download it again, or ask its author for a "
             f"{SAFETENSORS_FILE}. ({_first_line(error)})"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged file is a damaged program: it can stumble in any way
         raise CheckpointError(_damaged(path, "a PyTorch weights file", error)) from error
     if not isinstance(weights, dict) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()

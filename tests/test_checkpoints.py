@@ -1,8 +1,10 @@
 """Checkpoints: the published layout and our own, from folders; self-contained, and refused when they are damaged."""
 
 import json
+import os
 import re
 import shutil
+import stat
 
 import numpy as np
 import pytest
@@ -242,6 +244,17 @@ def test_an_interrupted_save_leaves_no_new_folder_and_no_changed_one(checkpoint,
             save_checkpoint(unlucky, target)
     assert [path.name for path in tmp_path.iterdir()] == ["saved"]
     assert load_checkpoint(folder).fingerprint == checkpoint.fingerprint
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no such permissions")
+def test_saved_files_are_as_readable_as_other_new_files(checkpoint, tmp_path):
+    previous = os.umask(0o022)
+    try:
+        folder = save_checkpoint(checkpoint, tmp_path / "readable")
+    finally:
+        os.umask(previous)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o644}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
 
 
 def test_saving_where_a_file_is_says_so(checkpoint, tmp_path):

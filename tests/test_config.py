@@ -59,6 +59,13 @@ def test_a_path_in_the_config_is_not_followed_even_if_it_exists(tmp_path):
         BertCatConfig(bert_model=str(tmp_path)).encoder_config  # noqa: B018
 
 
+def test_a_folder_that_is_called_like_a_hub_name_is_not_read_either(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    transformers.DistilBertConfig().save_pretrained("somebody/encoder")
+    with pytest.raises(CheckpointError, match="also a file or folder here"):
+        find_encoder_config("somebody/encoder")
+
+
 def test_an_encoder_of_an_unknown_type_is_refused():
     with pytest.raises(CheckpointError, match="model_type='telepathy'"):
         BertCatConfig(encoder={"model_type": "telepathy"}).encoder_config  # noqa: B018

@@ -63,7 +63,10 @@ def test_what_is_no_device_is_refused(name):
         choose_device(name)
 
 
-def test_auto_precision_is_half_on_cuda_only():
+def test_auto_precision_is_half_on_a_gpu_that_is_fast_at_it_and_single_elsewhere(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (6, 1))
+    assert choose_dtype("auto", CUDA) == torch.float32
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
     assert choose_dtype("auto", CUDA) == torch.float16
     assert choose_dtype("auto", CPU) == choose_dtype("auto", torch.device("mps")) == torch.float32
 
@@ -86,7 +89,8 @@ def test_a_precision_without_instructions_on_the_cpu_warns_and_is_used(monkeypat
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     for name in ("_is_amx_fp16_supported", "_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
-    with pytest.warns(RuntimeWarning, match=f"^{dtype} is slow on this cpu"):
+    faster = {"float16": "float32", "bfloat16": "auto"}[dtype]
+    with pytest.warns(RuntimeWarning, match=f"^{dtype} is slow on this cpu.* dtype='{faster}' is faster"):
         assert choose_dtype(dtype, CPU) == getattr(torch, dtype)
     monkeypatch.setattr(torch.cpu, instructions, lambda: True)
     assert choose_dtype(dtype, CPU) == getattr(torch, dtype)  # a warning would be an error here

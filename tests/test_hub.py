@@ -130,6 +130,8 @@ class SmallHub(BaseHTTPRequestHandler):
         self.requests.append(f"POST {self.path}")
         if self.path == "/api/repos/create":
             self.answer({"url": f"http://{self.headers['Host']}/{NAME}", "id": NAME})
+        elif self.path.startswith(f"/api/models/{NAME}/branch/"):
+            self.answer({})
         elif "/preupload/" in self.path:
             files = json.loads(body)["files"]
             modes = [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in files]
@@ -184,14 +186,15 @@ def small_hub():
 CLIENT = """
 import sys
 from pyterrier_bertcat.checkpoints import load_checkpoint, push_checkpoint
-name, folder = sys.argv[1:]
+name, folder, revision = sys.argv[1:]
+options = {"revision": revision or None}
 if folder:
-    print(push_checkpoint(load_checkpoint(folder), name, token="a-token", commit_message="a message"))
-print(load_checkpoint(name).fingerprint)
+    print(push_checkpoint(load_checkpoint(folder), name, token="a-token", commit_message="a message", **options))
+print(load_checkpoint(name, **options).fingerprint)
 """
 
 
-def run_client(endpoint, cache_folder, pushed_folder=""):
+def run_client(endpoint, cache_folder, pushed_folder="", revision=""):
     environment = {
         **os.environ,
         "HF_ENDPOINT": endpoint,
@@ -202,7 +205,7 @@ def run_client(endpoint, cache_folder, pushed_folder=""):
         "PYTHONPATH": os.pathsep.join(sys.path),
         "no_proxy": "127.0.0.1",
     }
-    command = [sys.executable, "-W", "ignore", "-c", CLIENT, NAME, str(pushed_folder)]
+    command = [sys.executable, "-W", "ignore", "-c", CLIENT, NAME, str(pushed_folder), revision]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert "unexpected tokenization" not in done.stderr
@@ -222,6 +225,15 @@ def test_what_is_pushed_to_a_hub_is_loaded_from_it_and_then_from_the_cache(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert load_checkpoint(NAME).fingerprint == fingerprint
+
+
+def test_pushing_to_a_branch_makes_it_first(small_hub, checkpoints, tmp_path):
+    folder = save_checkpoint(checkpoints[NEW], tmp_path / "saved")
+    _, fingerprint = run_client(small_hub, tmp_path / "home", folder, revision="v2")
+    assert fingerprint == checkpoints[NEW].fingerprint
+    posted = [request.partition("?")[0] for request in SmallHub.requests if request.startswith("POST")]
+    made, committed = (posted.index(f"POST /api/models/{NAME}/{step}/v2") for step in ("branch", "commit"))
+    assert made < committed
 
 
 def test_only_what_is_needed_is_downloaded(small_hub, checkpoints, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -60,9 +61,11 @@ def test_it_is_not_equal_to_other_things_or_subclasses():
     assert BertCatReRanker("mini") != Other("mini")
 
 
-def test_a_path_and_its_string_are_the_same_model():
-    assert BertCatReRanker(Path("folder")) == BertCatReRanker("folder")
-    assert repr(BertCatReRanker(Path("folder"))) == "BertCatReRanker('folder')"
+def test_a_path_is_the_string_that_can_only_be_a_path(tmp_path):
+    assert BertCatReRanker(Path("mini")) != BertCatReRanker("mini")  # the packaged one
+    assert BertCatReRanker(Path("mini")) == BertCatReRanker(os.path.join(".", "mini"))
+    assert repr(BertCatReRanker(Path("mini"))) == f"BertCatReRanker({os.path.join('.', 'mini')!r})"
+    assert BertCatReRanker(tmp_path) == BertCatReRanker(str(tmp_path))
 
 
 def test_repr_is_short_and_can_be_evaluated():

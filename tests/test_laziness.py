@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -16,7 +16,10 @@ HEAVY = ("torch", "transformers", "tokenizers", "safetensors", "huggingface_hub"
 def run_fresh(code: str) -> str:
     """What a new interpreter prints when it runs the code; a failure there is a failure here."""
     done = subprocess.run(
-        [sys.executable, "-W", "error::ImportWarning", "-c", code], capture_output=True, text=True, env=dict(os.environ)
+        [sys.executable, "-W", "error::ImportWarning", "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tempfile.gettempdir(),  # Python would import what is in the current folder first
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -47,6 +47,14 @@ def test_an_option_that_can_not_work_is_refused_at_construction(options):
     assert repr(value) in str(caught.value) or type(value).__name__ in str(caught.value) or value == ""
 
 
+def test_a_foreign_object_with_a_tokenizer_is_refused():
+    class Pipeline:
+        tokenizer = fingerprint_of = object()
+
+    with pytest.raises(InputError, match="value of type Pipeline"):
+        BertCatReRanker(Pipeline())
+
+
 def test_options_are_keyword_only():
     with pytest.raises(TypeError):
         BertCatReRanker("mini", 16)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,20 @@ def test_a_class_has_the_docstring_and_signature_of_its_initialiser_too(texts):
 
 def test_a_topic_keeps_its_title_and_loses_the_line_under_it(texts):
     assert texts["topic:pass"] == 'topic pass\n\nThe "pass" statement\n\nIt does nothing.'
+
+
+def test_folders_that_are_left_out_are_not_even_listed(stdlib, monkeypatch):
+    listed = []
+    scandir = os.scandir
+
+    def watched(path):
+        listed.append(Path(path).name)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", watched)
+    read_documents(stdlib)
+    assert "pack" in listed
+    assert not {"site-packages", "test"} & set(listed)
 
 
 def test_reading_executes_nothing(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import shutil
 import threading
 from pathlib import Path
 
@@ -337,6 +338,15 @@ def test_a_model_object_without_a_tokenizer_is_refused_at_once():
         BertCatReRanker(model)
 
 
+def test_a_vocabulary_that_is_not_the_models_is_said_so_and_not_that_there_is_none(folder, tmp_path):
+    copied = Path(shutil.copytree(folder, tmp_path / "copied"))
+    model = type(load_checkpoint(folder).model).from_pretrained(copied)
+    (copied / "tokenizer.json").unlink()
+    (copied / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ncat\n")
+    with pytest.raises(CheckpointError, match="expected a vocabulary of 30,522 tokens"):
+        BertCatReRanker(model)
+
+
 def test_what_is_saved_is_what_model_reads(tiny_checkpoint, bertcat, tmp_path):
     saved = BertCatReRanker(tiny_checkpoint, verbose=False).save_pretrained(tmp_path / "saved")
     again = BertCatReRanker(saved, device="cpu", verbose=False)
@@ -358,6 +368,9 @@ def test_what_is_pushed_is_what_model_reads(bertcat, monkeypatch, tmp_path):
         def create_repo(self, repo_id, **options):
             calls.append(("create", repo_id, options))
 
+        def create_branch(self, repo_id, **options):
+            calls.append(("branch", repo_id, options))
+
         def upload_folder(self, *, repo_id, folder_path, revision, commit_message):
             calls.append(("upload", repo_id, revision, commit_message))
             received = BertCatReRanker(folder_path, device="cpu", verbose=False)
@@ -375,6 +388,7 @@ def test_what_is_pushed_is_what_model_reads(bertcat, monkeypatch, tmp_path):
     assert calls == [
         ("token", "t"),
         ("create", "me/tiny", {"private": True, "exist_ok": True}),
+        ("branch", "me/tiny", {"branch": "v2", "exist_ok": True}),
         ("upload", "me/tiny", "v2", "m"),
     ]
 
@@ -408,6 +422,10 @@ def test_verify_compares_with_the_known_scores_of_the_checkpoint(tiny_checkpoint
             with pytest.raises(outcome):
                 made.verify()
             assert made.verify(tolerance=0.2).largest_difference == pytest.approx(0.1, abs=5e-5)
+    report = bertcat.verify(known=[(query, text, known)])
+    assert [row.expected for row in report.rows] == [known]
+    with pytest.raises(CheckpointError, match="NOT as known"):
+        bertcat.verify(known=[(query, text, known + 0.1)])
 
 
 # Training
@@ -417,7 +435,6 @@ QRELS = pd.DataFrame({"qid": ["q1", "q2"], "docno": ["d3", "d1"], "label": [1, 1
 
 
 def test_fit_returns_itself_with_other_weights_and_another_identity(tiny_checkpoint):
-    pytest.importorskip("accelerate")
     made = BertCatReRanker(
         tiny_checkpoint,
         training=TrainingOptions(steps=2, queries_per_step=1, learning_rate=1e-2, warmup_steps=0),
@@ -437,7 +454,6 @@ def test_fit_returns_itself_with_other_weights_and_another_identity(tiny_checkpo
 
 
 def test_fit_with_a_folder_names_the_folder_and_pins_it(folder, tmp_path):
-    pytest.importorskip("accelerate")
     made = BertCatReRanker(
         folder,
         training=TrainingOptions(
@@ -457,8 +473,17 @@ def test_fit_with_a_folder_names_the_folder_and_pins_it(folder, tmp_path):
     assert_frame_equal(twin(results()), made(results()))
 
 
+def test_a_fitted_folder_is_found_again_from_another_current_folder(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    training = TrainingOptions(steps=1, queries_per_step=1, output="out")
+    made = BertCatReRanker(folder, training=training, device="cpu", verbose=False).fit(results(), QRELS)
+    assert made.model == str((tmp_path / "out").resolve())
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(made(results())) == len(results())
+
+
 def test_fit_in_a_pipeline_trains_the_last_stage(folder):
-    pytest.importorskip("accelerate")
     made = BertCatReRanker(
         folder,
         training=TrainingOptions(steps=1, queries_per_step=1, learning_rate=1e-2, warmup_steps=0),
@@ -481,7 +506,6 @@ def test_fit_refuses_bad_frames_before_it_loads_anything():
 
 
 def test_fit_without_positives_is_a_training_data_error(folder):
-    pytest.importorskip("accelerate")
     made = BertCatReRanker(folder, device="cpu", verbose=False)
     with pytest.raises(TrainingDataError):
         made.fit(results(), QRELS.assign(label=0))

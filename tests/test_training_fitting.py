@@ -15,7 +15,8 @@ import pyterrier as pt
 import pytest
 import torch
 import transformers
-from conftest import tiny_model
+from conftest import tiny_encoder_config, tiny_model
+from safetensors.torch import load_file
 
 from pyterrier_bertcat import BertCatReRanker
 from pyterrier_bertcat.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
@@ -23,8 +24,10 @@ from pyterrier_bertcat.config import BertCatConfig
 from pyterrier_bertcat.errors import InputError, TrainingDataError
 from pyterrier_bertcat.modeling import BertCatModel
 from pyterrier_bertcat.scoring import PairScorer
-from pyterrier_bertcat.training import Contrastive, MarginMSE, TeacherFile, TrainingOptions
+from pyterrier_bertcat.sequence_classification import SequenceClassificationModel
+from pyterrier_bertcat.training import CombinedLoss, Contrastive, MarginMSE, TeacherFile, TrainingOptions
 from pyterrier_bertcat.training.fitting import fit
+from pyterrier_bertcat.training.validation import Validation
 
 TOPICS = {
     "music": ["song", "band", "guitar", "piano", "album", "drum", "singer", "opera"],
@@ -62,6 +65,15 @@ def reciprocal_rank(checkpoint, frame, judged):
     )
     ranks = frame.assign(score=scores).groupby("qid")["score"].rank(ascending=False)
     return float((1 / ranks[relevant]).mean())
+
+
+def scores(checkpoint):
+    return PairScorer(checkpoint, verbose=False).score(HELD_OUT[0]["query"], HELD_OUT[0]["text"])
+
+
+def last_state(run):
+    states = sorted((run / "states").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
+    return json.loads((states[-1] / "trainer_state.json").read_text())
 
 
 TRAIN, HELD_OUT = collection(1, 240), collection(2, 60)
@@ -126,11 +138,62 @@ def test_every_kind_of_encoder_trains(tokenizer, kind):
     assert fit(start, replace(QUICK, steps=2), *TRAIN).fingerprint != start.fingerprint
 
 
-def test_bfloat16_trains_float32_weights(start):
+def test_bfloat16_trains_a_float32_model_that_scores_as_the_saved_one(start, tmp_path):
     trained = fit(start, replace(QUICK, steps=2, precision="bfloat16"), *TRAIN)
     assert {tensor.dtype for tensor in trained.model.state_dict().values() if tensor.is_floating_point()} == {
         torch.float32
     }
+    saved = load_checkpoint(save_checkpoint(trained, tmp_path / "saved"))
+    np.testing.assert_allclose(scores(trained), scores(saved), rtol=0, atol=5e-5)
+    assert "forward" not in vars(trained.model)  # accelerate's, which would compute in bfloat16
+
+
+def test_a_trained_checkpoint_does_not_claim_the_known_scores_of_its_start(tokenizer):
+    start = Checkpoint(model=tiny_model("bert"), tokenizer=tokenizer)
+    known = [{"query": "a", "text": "b", "score": 1.0}]
+    start.model.config.known_scores = known
+    trained = fit(start, replace(QUICK, steps=1), *TRAIN)
+    assert trained.model.config.known_scores is None
+    assert start.model.config.known_scores == known
+
+
+def test_a_plain_cross_encoder_trains_and_loads_again(tokenizer, tmp_path):
+    config = tiny_encoder_config("bert")
+    config.num_labels = 1
+    torch.manual_seed(0)
+    start = Checkpoint(model=SequenceClassificationModel(config).eval(), tokenizer=tokenizer)
+    trained = fit(start, replace(QUICK, save_every=6, output=tmp_path / "run"), *TRAIN)
+    assert isinstance(trained.model, SequenceClassificationModel)
+    assert trained.fingerprint != start.fingerprint
+    assert load_checkpoint(tmp_path / "run").fingerprint == trained.fingerprint
+
+
+def test_whole_numbers_do_as_query_ids(start):
+    def numbered(frame):
+        return frame.assign(qid=frame["qid"].str.rpartition("-")[2].astype(int))
+
+    options = replace(QUICK, steps=2, save_every=2, teacher=pt.Transformer.identity())
+    named = fit(start, options, *TRAIN, *HELD_OUT)
+    assert fit(start, options, *map(numbered, (*TRAIN, *HELD_OUT))).fingerprint == named.fingerprint
+    mixed = (numbered(TRAIN[0]), *(numbered(frame).astype({"qid": str}) for frame in (TRAIN[1], HELD_OUT[0])))
+    assert fit(start, options, *mixed, numbered(HELD_OUT[1])).fingerprint == named.fingerprint
+
+
+def test_several_teachers_and_a_combined_loss_train_with_a_cosine_schedule(start):
+    text_length = pt.apply.doc_score(lambda row: float(len(row["text"])) / 5)
+    teachers = [text_length, pt.Transformer.identity()]
+    both = CombinedLoss((MarginMSE(pairs="all"), Contrastive()), weights=(1.0, 0.5))
+    options = replace(QUICK, steps=6, loss=both, teacher=teachers, schedule="cosine")
+    trained = fit(start, options, *TRAIN)
+    assert trained.fingerprint != fit(start, replace(options, teacher=text_length), *TRAIN).fingerprint
+    assert trained.fingerprint != fit(start, replace(options, schedule="constant"), *TRAIN).fingerprint
+
+
+def test_fitting_quietly_shows_nothing(start, capfd):
+    fit(start, QUICK, *TRAIN, device="cpu", verbose=False)
+    assert "loss" not in "".join(capfd.readouterr())
+    fit(start, QUICK, *TRAIN, verbose=True)
+    assert "loss" in "".join(capfd.readouterr())
 
 
 def test_a_pipeline_is_fitted_through_pyterrier_and_changes_its_identity(start, tmp_path):
@@ -151,16 +214,42 @@ def test_a_pipeline_is_fitted_through_pyterrier_and_changes_its_identity(start, 
     assert reranker.fit(*TRAIN) is reranker
 
 
-def test_validation_keeps_the_best_state_and_patience_stops_early(start, tmp_path):
+def test_validation_gives_back_the_best_state(start, tmp_path):
+    longest = pt.apply.doc_score(lambda row: float(len(row["text"])) / 5)
+    frame = HELD_OUT[0]
+    shortest = frame.loc[frame["text"].str.len().groupby(frame["qid"]).idxmin(), ["qid", "docno"]].assign(label=1)
     options = replace(
-        QUICK, steps=60, save_every=2, patience=2, learning_rate=0.0 + 1e-12, measure="RR@10", output=tmp_path / "run"
+        QUICK, save_every=2, learning_rate=1e-2, teacher=longest, loss=MarginMSE("all"), measure="RR", output=tmp_path
     )
-    fit(start, options, *TRAIN, *HELD_OUT)
-    states = sorted((tmp_path / "run" / "states").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
-    state = json.loads((states[-1] / "trainer_state.json").read_text())
+    trained = fit(start, options, *TRAIN, frame, shortest)  # what is learned is the opposite of what is measured
+    state = last_state(tmp_path)
     measured = [entry["eval_measure"] for entry in state["log_history"] if "eval_measure" in entry]
-    assert state["global_step"] == 6  # the first evaluation, and two without a gain
-    assert measured[0] == pytest.approx(reciprocal_rank(start, *HELD_OUT), abs=0.02)
+    assert len(measured) == 6
+    assert measured[-1] < max(measured) == state["best_metric"]
+    assert reciprocal_rank(trained, frame, shortest) == pytest.approx(max(measured), abs=0.02)
+    best = load_file(Path(state["best_model_checkpoint"]) / "model.safetensors")
+    assert all(torch.equal(tensor, best[name]) for name, tensor in weights(trained).items() if name in best)
+    assert len(best) > 20
+
+
+def test_patience_stops_early_and_a_resumed_run_stays_stopped(start, tmp_path):
+    options = replace(QUICK, steps=60, save_every=1, patience=2, learning_rate=1e-12, output=tmp_path)
+    trained = fit(start, options, *TRAIN, *HELD_OUT)
+    assert last_state(tmp_path)["global_step"] == 3  # the first evaluation, and two without a gain
+    assert fit(start, options, *TRAIN, *HELD_OUT).fingerprint == trained.fingerprint
+    assert last_state(tmp_path)["global_step"] == 3
+
+
+def test_validation_qrels_of_other_queries_are_refused_before_anything_is_trained(start, tmp_path):
+    with pytest.raises(TrainingDataError, match=r"none of the 60 validation queries: 240 .*'q1-0'.*'q2-0'"):
+        fit(start, replace(QUICK, output=tmp_path / "run"), *TRAIN, HELD_OUT[0], TRAIN[1])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_validation_pair_that_comes_twice_counts_once(start):
+    twice = tuple(pd.concat([frame, frame]) for frame in HELD_OUT)
+    once, repeated = (Validation(*frames, "RR@10", "text", start, 512) for frames in (HELD_OUT, twice))
+    assert once.evaluate(start.model) == repeated.evaluate(start.model)
 
 
 def test_the_output_folder_is_a_checkpoint_that_loads(start, tmp_path):
@@ -175,6 +264,25 @@ def test_another_run_in_the_same_folder_is_refused(start, tmp_path):
         fit(start, replace(QUICK, steps=2, learning_rate=0.1, output=tmp_path), *TRAIN)
     with pytest.raises(InputError, match="different data"):
         fit(start, replace(QUICK, steps=2, output=tmp_path), *HELD_OUT)
+    with pytest.raises(InputError, match="different max_length, validation"):
+        fit(start, replace(QUICK, steps=2, output=tmp_path), *TRAIN, *HELD_OUT, max_length=64)
+
+
+def test_another_teacher_in_the_same_folder_is_refused(start, tmp_path):
+    def teacher(factor):
+        return pt.apply.doc_score(lambda row: factor * len(row["text"]))
+
+    options = replace(QUICK, steps=2, output=tmp_path, teacher=teacher(1.0))
+    trained = fit(start, options, *TRAIN)
+    with pytest.raises(InputError, match="different teacher"):
+        fit(start, replace(options, teacher=teacher(1.1)), *TRAIN)
+    assert fit(start, replace(options, teacher=teacher(1.000001)), *TRAIN).fingerprint == trained.fingerprint
+
+
+def test_several_processes_without_a_common_folder_are_refused(start, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="give output="):
+        fit(start, QUICK, *TRAIN)
 
 
 def test_a_killed_run_goes_on_to_the_result_of_an_uninterrupted_one(start, tmp_path):
@@ -206,10 +314,14 @@ def test_a_killed_run_goes_on_to_the_result_of_an_uninterrupted_one(start, tmp_p
     assert resumed.fingerprint == uninterrupted.fingerprint
 
 
-def test_a_state_that_was_cut_short_is_passed_over(start, tmp_path):
+@pytest.mark.parametrize("left", [None, '{"global_step": 1'])
+def test_a_state_that_was_cut_short_is_passed_over(start, tmp_path, left):
     options = replace(QUICK, output=tmp_path / "run")
     expected = fit(start, options, *TRAIN)
-    (tmp_path / "run" / "states" / "checkpoint-12" / "trainer_state.json").unlink()
+    cut = tmp_path / "run" / "states" / "checkpoint-12" / "trainer_state.json"
+    cut.unlink()
+    if left is not None:
+        cut.write_text(left)
     assert fit(start, options, *TRAIN).fingerprint == expected.fingerprint
 
 
@@ -226,7 +338,7 @@ def test_a_published_teacher_file_trains_on_the_pairs_that_it_holds(start, tmp_p
     trained = fit(start, replace(QUICK, teacher=TeacherFile(tmp_path / "teacher.tsv")), *TRAIN)
     assert trained.fingerprint != start.fingerprint
     (tmp_path / "other.tsv").write_text("1.0\t0.0\tnobody\tknows\tthese\n")
-    with pytest.raises(TrainingDataError):
+    with pytest.raises(TrainingDataError, match=r"score none of the 1440 candidates, such as .*'q1-0', 'd0-0'"):
         fit(start, replace(QUICK, teacher=TeacherFile(tmp_path / "other.tsv")), *TRAIN)
 
 
@@ -241,6 +353,13 @@ def test_a_published_teacher_file_trains_on_the_pairs_that_it_holds(start, tmp_p
         ({"precision": "float8"}, "precision"),
         ({"loss": MarginMSE()}, "teacher"),
         ({"loss": Contrastive(), "queries_per_step": 0}, "queries_per_step"),
+        ({"steps": 2.0}, "steps"),
+        ({"save_every": True}, "save_every"),
+        ({"negative_ranks": (0, 5.5)}, "negative_ranks"),
+        ({"warmup_steps": -1}, "warmup_steps"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"loss": Contrastive(), "teacher": TeacherFile("scores.tsv")}, "would not use the teacher"),
     ],
 )
 def test_options_out_of_range_are_refused_by_name(changes, named):

@@ -87,6 +87,22 @@ def test_without_ranks_the_scores_give_the_order():
     assert all(got.frame["score"][rows].is_monotonic_decreasing for rows in got.queries)
 
 
+def test_a_pair_that_comes_twice_is_kept_where_it_stands_best():
+    frame = results()
+    again = frame[frame["docno"] == "d0-1"].assign(rank=4)
+    got = candidates_of(pd.concat([again, frame], ignore_index=True), QRELS)
+    pd.testing.assert_frame_equal(got.frame, frame)
+
+
+def test_candidates_that_the_teacher_files_do_not_score_are_left_out_and_counted(caplog):
+    got = judged_candidates(
+        results(), QRELS, text_field="text", needs_positive=True, scored=lambda frame: (frame["rank"] != 1).to_numpy()
+    )
+    assert got.frame["rank"].unique().tolist() == [0, 2, 3, 4, 5]
+    assert "3 of 18 candidates are left out" in caplog.text
+    assert "('q0', 'd0-1')" in caplog.text
+
+
 def test_queries_without_a_positive_are_left_out_and_counted(caplog):
     got = candidates_of(results(), qrels([("q1", "d1-0")]))
     assert [got.frame["qid"][rows[0]] for rows in got.queries] == ["q1"]
@@ -110,6 +126,11 @@ def test_qrels_of_other_queries_are_told_apart_from_missing_positives():
 def test_queries_with_relevant_passages_only_can_not_be_trained_on():
     with pytest.raises(TrainingDataError, match="both a relevant passage and a negative"):
         candidates_of(results(queries=1, depth=1), qrels([("q0", "d0-0")]))
+
+
+def test_single_candidates_are_of_no_use_to_a_loss_that_needs_no_positive_either():
+    with pytest.raises(TrainingDataError, match=r"none of 3 queries has two candidates.*'q0'"):
+        candidates_of(results(depth=1), qrels([("elsewhere", "d0-0")]), needs_positive=False)
 
 
 def test_a_range_beyond_every_ranking_is_named():

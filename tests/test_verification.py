@@ -7,8 +7,8 @@ from conftest import tiny_encoder_config, tiny_model
 
 from pyterrier_bertcat.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from pyterrier_bertcat.errors import CheckpointError
+from pyterrier_bertcat.options import PUBLISHED
 from pyterrier_bertcat.verification import (
-    PUBLISHED_NAME,
     PUBLISHED_SCORES,
     compare_with_known,
     known_scores,
@@ -96,7 +96,7 @@ def test_recorded_answers_are_saved_and_met(tiny_checkpoint, tmp_path):
 
 
 def test_without_known_answers_there_is_an_error(tiny_checkpoint):
-    with pytest.raises(CheckpointError, match="no score of 'in memory' is known"):
+    with pytest.raises(CheckpointError, match=r"no score of 'in memory' is known.* verify --published"):
         verify_checkpoint(tiny_checkpoint, scorer(tiny_checkpoint))
 
 
@@ -107,7 +107,7 @@ def test_malformed_known_answers_are_named(folder):
         known_scores(checkpoint)
 
 
-@pytest.mark.parametrize("source", [PUBLISHED_NAME, f"{PUBLISHED_NAME}@main"])
+@pytest.mark.parametrize("source", [PUBLISHED, f"{PUBLISHED}@main"])
 def test_the_published_checkpoint_is_held_to_its_model_card(source, tiny_checkpoint):
     impostor = Checkpoint(model=tiny_checkpoint.model, tokenizer=tiny_checkpoint.tokenizer, source=source)
     with pytest.raises(CheckpointError, match=r"expected 5\.899686"):

@@ -62,6 +62,16 @@ def test_a_truncated_file_is_named(kind, kept, weights, tmp_path):
     assert "again" in str(caught.value)
 
 
+@pytest.mark.parametrize("position", [0, 2, 3, 4, 28])
+def test_a_byte_flipped_in_an_old_file_is_found_out(position, tmp_path):
+    path = write({"weight": torch.zeros(2)}, tmp_path, "before torch 1.6")
+    damaged = bytearray(path.read_bytes())
+    damaged[position] ^= 0xFF
+    path.write_bytes(damaged)
+    with pytest.raises(CheckpointError, match=re.escape(path.name)):
+        read_weights(tmp_path)
+
+
 def test_no_weights_at_all_says_which_files_are_expected(tmp_path):
     with pytest.raises(CheckpointError, match=r"model\.safetensors or pytorch_model\.bin"):
         read_weights(tmp_path)

@@ -39,7 +39,8 @@ class GroupCollator:
         passages: Passage of each row.
         labels: int64 (rows,).
         teacher: float32 (rows,), or None.
-        batch_tokens: Padded tokens per forward pass; a step is cut into as many as it takes.
+        batch_tokens: Padded tokens per forward pass; a step is cut into as many as it takes. This saves padding.
+            It does not bound memory: the backward pass needs what all of a step's forward passes keep.
     """
 
     pair_tokenizer: PairTokenizer

@@ -6,20 +6,23 @@ The Trainer brings mixed precision, several devices, progress, saved states and 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from torch.utils.data import Dataset, SequentialSampler
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from pyterrier_bertcat.devices import choose_device
 from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.training.collation import GroupCollator, GroupDataset
 from pyterrier_bertcat.training.losses import Loss
@@ -47,7 +50,30 @@ class TrainingData:
     validation: Validation | None
 
 
-def train(model: torch.nn.Module, data: TrainingData, options: TrainingOptions, states: Path) -> None:
+def queries_per_device(options: TrainingOptions, device: torch.device) -> int:
+    """How many of a step's queries each device gets.
+
+    Several GPUs of one machine are used through ``nn.DataParallel``, or one by each process that ``torchrun`` starts.
+
+    Raises:
+        InputError: They can't be split evenly.
+    """
+    visible = torch.cuda.device_count() if device.type == "cuda" else 1
+    devices = int(os.environ.get("WORLD_SIZE", visible))
+    if options.queries_per_step % devices:
+        raise InputError(f"queries_per_step={options.queries_per_step} can't be split over {devices} devices evenly")
+    return options.queries_per_step // devices
+
+
+def train(
+    model: torch.nn.Module,
+    data: TrainingData,
+    options: TrainingOptions,
+    states: Path,
+    *,
+    device: torch.device,
+    verbose: bool = True,
+) -> None:
     """Trains a model in place, going on from the last state in ``states`` where there is one.
 
     Args:
@@ -55,17 +81,22 @@ def train(model: torch.nn.Module, data: TrainingData, options: TrainingOptions, 
         data: Groups, how to make tensors of them, and the validation.
         options: The run's options.
         states: Folder of the saved states.
+        device: Its type decides whether GPUs are used.
+        verbose: Shows progress and losses.
     """
+    evaluate = data.validation is not None
     trainer = _PairTrainer(
         model=model,
-        args=_arguments(options, states, evaluate=data.validation is not None),
+        args=_arguments(options, states, evaluate=evaluate, device=device, verbose=verbose),
         train_dataset=GroupDataset(data.groups),
-        eval_dataset=_NoExamples() if data.validation is not None else None,
+        eval_dataset=_NoExamples() if evaluate else None,
         data_collator=data.collator,
-        callbacks=_callbacks(options, evaluate=data.validation is not None),
+        callbacks=[_Patience(options.patience)] if evaluate and options.patience is not None else [],
         loss=options.chosen_loss,
         validation=data.validation,
     )
+    if not verbose:
+        trainer.remove_callback(PrinterCallback)
     last_state = _last_state(states)
     if last_state is not None:
         logger.info("going on from %s", last_state)
@@ -88,7 +119,9 @@ class _PairTrainer(transformers.Trainer):
         self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, *_: Any, **__: Any
     ) -> torch.Tensor:
         """The step's loss; inputs as `GroupCollator` makes them."""
-        scores = torch.cat([model(**batch) for batch in inputs["batches"]]).float()  # (pairs,)
+        # Accelerate wraps a single model in autocast, but not one that is spread by DataParallel.
+        with self.accelerator.autocast():
+            scores = torch.cat([model(**batch) for batch in inputs["batches"]]).float()  # (pairs,)
         labels = inputs["labels"]  # (queries, candidates)
         grid = scores.new_zeros(labels.numel()).scatter(0, inputs["cells"], scores).view(labels.shape)
         return self.loss(grid, labels, inputs.get("teacher"))
@@ -108,6 +141,32 @@ class _PairTrainer(transformers.Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def floating_point_ops(self, *_: Any) -> int:
+        """Not counted: the Trainer's estimate expects one batch of a language model."""
+        return 0
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        # Early versions of the Trainer save numpy's state, but torch >= 2.6 then refuses to load it.
+        allowed = [np.empty(0).__reduce__()[0], np.ndarray, np.dtype, type(np.dtype(np.uint32))]
+        safe_globals = getattr(torch.serialization, "safe_globals", lambda _: nullcontext())
+        with safe_globals(allowed):
+            super()._load_rng_state(checkpoint)
+
+
+class _Patience(transformers.EarlyStoppingCallback):
+    """Early stopping that a resumed run remembers: one that had stopped trains no further."""
+
+    stopped_before = False
+
+    def on_train_begin(self, args: Any, state: Any, control: transformers.TrainerControl, **arguments: Any) -> None:
+        super().on_train_begin(args, state, control, **arguments)  # type: ignore[no-untyped-call]
+        self.stopped_before = self.early_stopping_patience_counter >= self.early_stopping_patience
+
+    def on_step_end(self, args: Any, state: Any, control: transformers.TrainerControl, **_: Any) -> None:
+        if self.stopped_before:  # the Trainer stops after a step only: that one is neither evaluated nor saved
+            control.should_training_stop = True
+            control.should_evaluate = control.should_save = False
+
 
 class _NoExamples(Dataset[int]):
     """The Trainer asks for a dataset before it evaluates; the validation frames take its place."""
@@ -116,14 +175,13 @@ class _NoExamples(Dataset[int]):
         return 0
 
 
-def _arguments(options: TrainingOptions, states: Path, *, evaluate: bool) -> transformers.TrainingArguments:
-    devices = max(1, torch.cuda.device_count()) if "WORLD_SIZE" not in os.environ else int(os.environ["WORLD_SIZE"])
-    if options.queries_per_step % devices:
-        raise InputError(f"queries_per_step={options.queries_per_step} can't be split over {devices} devices evenly")
+def _arguments(
+    options: TrainingOptions, states: Path, *, evaluate: bool, device: torch.device, verbose: bool
+) -> transformers.TrainingArguments:
     return transformers.TrainingArguments(
         output_dir=str(states),
-        use_cpu=choose_device(None).type == "cpu",
-        per_device_train_batch_size=options.queries_per_step // devices,
+        use_cpu=device.type == "cpu",
+        per_device_train_batch_size=queries_per_device(options, device),
         max_steps=options.steps,
         learning_rate=options.learning_rate,
         lr_scheduler_type=_SCHEDULES[options.schedule],
@@ -144,18 +202,22 @@ def _arguments(options: TrainingOptions, states: Path, *, evaluate: bool) -> tra
         remove_unused_columns=False,
         label_names=[],
         report_to="none",
-        dataloader_pin_memory=torch.cuda.is_available(),
-        ddp_find_unused_parameters=False,
+        disable_tqdm=not verbose,
+        dataloader_pin_memory=device.type == "cuda",
+        restore_callback_states_from_checkpoint=True,
+        ddp_broadcast_buffers=False,  # processes may need different numbers of forward passes
     )
 
 
 def _last_state(states: Path) -> str | None:
     """The newest saved state that is whole: the Trainer writes its own file last, and a kill may come before that."""
-    found = [folder for folder in states.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if (folder / TRAINER_STATE_NAME).is_file()]
+    found = [folder for folder in states.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if _is_whole(folder)]
     return str(max(found, key=lambda folder: int(folder.name.rpartition("-")[2]))) if found else None
 
 
-def _callbacks(options: TrainingOptions, *, evaluate: bool) -> list[transformers.TrainerCallback]:
-    if options.patience is None or not evaluate:
-        return []
-    return [transformers.EarlyStoppingCallback(early_stopping_patience=options.patience)]
+def _is_whole(state: Path) -> bool:
+    try:
+        json.loads((state / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True

@@ -37,7 +37,7 @@ class Loss(Protocol):
 
 @dataclass(frozen=True)
 class MarginMSE:
-    """Squared error between the student's and the teacher's score margins (Hofstätter et al. 2020, eq. 5).
+    """Squared error between the student's and the teacher's score margins (Hofstätter et al. 2020).
 
     ``mean(((s_i - s_j) - (t_i - t_j))²)`` over pairs (i, j) of one query's candidates.
 
@@ -79,8 +79,8 @@ class MarginMSE:
 class Contrastive:
     """Localised contrastive loss: softmax cross-entropy of one relevant passage among its negatives.
 
-    Gao, Dai and Callan 2021, "Rethink Training of BERT Rerankers", eq. 3 (arXiv 2101.08751). Queries without a
-    relevant candidate add nothing.
+    Gao, Dai and Callan 2021, "Rethink Training of BERT Rerankers in Multi-Stage Retrieval Pipeline" (arXiv 2101.08751).
+    Queries without a relevant candidate add nothing.
 
     Args:
         temperature: Scores are divided by it first; > 0.

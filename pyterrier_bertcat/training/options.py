@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +28,10 @@ class TrainingOptions:
             a first stage's ``score`` included.
         negatives: Passages per query beside the relevant one. Queries with fewer use what they have.
         negative_ranks: Half-open range of the first stage's ranks, counted from 0, that negatives are drawn from.
+            With a `TeacherFile` ranks are counted among the candidates that it scores.
         queries_per_step: Queries per optimiser step, over all devices.
         steps: Optimiser steps.
-        learning_rate: Peak learning rate of AdamW; 7e-6 is the paper's (section 4.2).
+        learning_rate: Peak learning rate of AdamW, above 0; 7e-6 is the paper's.
         schedule: How the learning rate goes on after the warm-up.
         warmup_steps: Steps in which the learning rate rises from 0.
         precision: ``"bfloat16"`` and ``"float16"`` are mixed precision: the weights stay float32.
@@ -61,22 +63,27 @@ class TrainingOptions:
     output: str | Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("negatives", "queries_per_step", "steps", "save_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+        least = {"negatives": 1, "queries_per_step": 1, "steps": 1, "save_every": 1, "warmup_steps": 0, "seed": 0}
+        for name, smallest in least.items():
+            if not _is_whole(value := getattr(self, name), smallest):
+                raise InputError(f"{name} must be a whole number of at least {smallest}, got {value!r}")
         first, last = self.negative_ranks
-        if not 0 <= first < last:
+        if not (_is_whole(first, 0) and _is_whole(last, first + 1)):
             raise InputError(
                 f"negative_ranks must be a range (first, last) with 0 <= first < last, got {(first, last)}"
             )
-        if self.patience is not None and self.patience < 1:
-            raise InputError(f"patience must be at least 1 or None, got {self.patience!r}")
+        if self.patience is not None and not _is_whole(self.patience, 1):
+            raise InputError(f"patience must be a whole number of at least 1 or None, got {self.patience!r}")
+        if not 0 < self.learning_rate < math.inf:
+            raise InputError(f"learning_rate must be above 0, got {self.learning_rate!r}")
         choices = {"schedule": ("linear", "cosine", "constant"), "precision": ("float32", "bfloat16", "float16")}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         if self.loss is not None and self.loss.needs_teacher and not self.teachers:
             raise InputError(f"{self.loss} needs teacher scores: give teacher=")
+        if self.teachers and not self.chosen_loss.needs_teacher:
+            raise InputError(f"{self.loss} would not use the teacher: leave teacher= out, or choose another loss")
 
     @property
     def teachers(self) -> tuple[pt.Transformer | TeacherFile, ...]:
@@ -88,4 +95,10 @@ class TrainingOptions:
     @property
     def chosen_loss(self) -> Loss:
         """The loss in use once the default is resolved."""
-        return self.loss or (MarginMSE() if self.teachers else Contrastive())
+        if self.loss is not None:
+            return self.loss
+        return MarginMSE() if self.teachers else Contrastive()
+
+
+def _is_whole(value: object, smallest: int) -> bool:
+    return type(value) is int and value >= smallest

@@ -55,16 +55,14 @@ def judged_candidates(
         scored: Which rows a teacher file knows; the others are dropped.
 
     Raises:
-        TrainingDataError: where no query is left; the message counts what was there and names some.
+        TrainingDataError: where no candidate or no query is left; the message counts what was there and names some.
     """
     pt.validate.result_frame(results, extra_columns=["query", text_field])
     pt.validate.columns(qrels, includes=["qid", "docno", "label"])
-    _refuse_missing(results, ["query", text_field])
+    refuse_missing(results, ["query", text_field])
     frame = _best_first(results)
     if scored is not None:
-        known = scored(frame)
-        logger.info("the teacher files score %d of %d candidates; the others are left out", known.sum(), len(frame))
-        frame = frame[known].reset_index(drop=True)
+        frame = _known(frame, scored(frame))
     relevant = qrels.loc[qrels["label"] > 0, ["qid", "docno"]].astype(str)
     keys = pd.MultiIndex.from_frame(frame[["qid", "docno"]].astype(str))
     labels = keys.isin(pd.MultiIndex.from_frame(relevant)).astype(np.int64)
@@ -75,7 +73,7 @@ def judged_candidates(
         if len(rows) > 1 and (labels[rows] == 0).any() and (labels[rows].any() or not needs_positive)
     ]
     if not usable:
-        raise TrainingDataError(_nothing_to_train_on(results, relevant, labels))
+        raise TrainingDataError(_nothing_to_train_on(results, relevant, labels, needs_positive))
     if len(usable) < len(rows_by_query):
         logger.warning(
             "%d of %d training queries are left out: no %s among their candidates",
@@ -123,18 +121,39 @@ def draw_groups(candidates: Candidates, options: TrainingOptions) -> list[Rows]:
 
 
 def _best_first(results: pd.DataFrame) -> pd.DataFrame:
-    """Queries in order of first appearance, each by rank, else by score, else as it comes; index 0..n-1."""
+    """Queries in order of first appearance, each by rank, else by score, else as it comes; no pair twice."""
     frame = results.reset_index(drop=True)
     order = [pd.factorize(frame["qid"])[0]]
     if "rank" in frame.columns:
         order.append(frame["rank"].to_numpy())
     elif "score" in frame.columns:
         order.append(-frame["score"].to_numpy())
-    ordered: pd.DataFrame = frame.iloc[np.lexsort(order[::-1])].reset_index(drop=True)
-    return ordered
+    ordered: pd.DataFrame = frame.iloc[np.lexsort(order[::-1])]
+    distinct: pd.DataFrame = ordered.drop_duplicates(["qid", "docno"], ignore_index=True)
+    return distinct
 
 
-def _refuse_missing(results: pd.DataFrame, columns: list[str]) -> None:
+def _known(frame: pd.DataFrame, known: npt.NDArray[np.bool_]) -> pd.DataFrame:
+    """The rows that the teacher files score, of which there must be some; index 0..n-1."""
+    if known.all():
+        return frame
+    unknown = frame.loc[~known, ["qid", "docno"]].head(3).to_records(index=False).tolist()
+    if not known.any():
+        raise TrainingDataError(
+            f"the teacher files score none of the {len(frame)} candidates, such as (qid, docno) {unknown}"
+        )
+    logger.warning(
+        "%d of %d candidates are left out: the teacher files do not score them, such as (qid, docno) %s",
+        len(frame) - known.sum(),
+        len(frame),
+        unknown,
+    )
+    kept: pd.DataFrame = frame[known].reset_index(drop=True)
+    return kept
+
+
+def refuse_missing(results: pd.DataFrame, columns: list[str]) -> None:
+    """Raises a `TrainingDataError` that counts and names the rows without a string in one of the columns."""
     for column in columns:
         bad = [not isinstance(value, str) for value in results[column]]
         if any(bad):
@@ -142,8 +161,15 @@ def _refuse_missing(results: pd.DataFrame, columns: list[str]) -> None:
             raise TrainingDataError(f"{sum(bad)} rows have no string in column {column!r}, such as docnos {docnos}")
 
 
-def _nothing_to_train_on(results: pd.DataFrame, relevant: pd.DataFrame, labels: npt.NDArray[np.int64]) -> str:
+def _nothing_to_train_on(
+    results: pd.DataFrame, relevant: pd.DataFrame, labels: npt.NDArray[np.int64], needs_positive: bool
+) -> str:
     result_qids, judged_qids = results["qid"].astype(str).unique(), relevant["qid"].unique()
+    if not needs_positive:
+        return (
+            f"none of {len(result_qids)} queries has two candidates, one of them not relevant; "
+            f"such as {result_qids[:3].tolist()}"
+        )
     shared = np.intersect1d(result_qids, judged_qids)
     counts = f"{len(result_qids)} queries with candidates, {len(judged_qids)} with a relevant judgment"
     if not len(shared):

@@ -7,11 +7,13 @@ from typing import Any
 
 import ir_measures
 import pandas as pd
+import pyterrier as pt
 
 from pyterrier_bertcat.checkpoints import Checkpoint
-from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.errors import InputError, TrainingDataError
 from pyterrier_bertcat.modeling import CrossEncoder
 from pyterrier_bertcat.scoring import PairScorer
+from pyterrier_bertcat.training.sampling import refuse_missing
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,10 @@ class Validation:
         text_field: The column that holds the passage.
         checkpoint: Whose tokenizer and source stand for the model under training.
         max_length: Tokens per pair.
+
+    Raises:
+        InputError: for a measure that there is not.
+        TrainingDataError: where the qrels judge none of the queries, or a text is missing.
     """
 
     frame: pd.DataFrame
@@ -39,6 +45,17 @@ class Validation:
             object.__setattr__(self, "measure", _parsed(self.measure))
         except (NameError, ValueError, SyntaxError) as error:
             raise InputError(f"measure={self.measure!r} is not one of ir_measures': {error}") from error
+        pt.validate.result_frame(self.frame, extra_columns=["query", self.text_field])
+        pt.validate.columns(self.qrels, includes=["qid", "docno", "label"])
+        refuse_missing(self.frame, ["query", self.text_field])
+        object.__setattr__(self, "frame", _distinct(self.frame))
+        object.__setattr__(self, "qrels", _distinct(self.qrels))
+        ranked, judged = self.frame["qid"].unique(), self.qrels["qid"].unique()
+        if not set(ranked) & set(judged):
+            raise TrainingDataError(
+                f"the validation qrels judge none of the {len(ranked)} validation queries: {len(judged)} are judged, "
+                f"such as {judged[:3].tolist()} against {ranked[:3].tolist()}"
+            )
 
     def evaluate(self, model: CrossEncoder) -> float:
         """The measure's mean over the judged queries, of the candidates ranked by ``model``."""
@@ -51,19 +68,26 @@ class Validation:
         scores = scorer.score(self.frame["query"].tolist(), self.frame[self.text_field].tolist())
         run = pd.DataFrame(
             {
-                "query_id": self.frame["qid"].astype(str),
-                "doc_id": self.frame["docno"].astype(str),
+                "query_id": self.frame["qid"],
+                "doc_id": self.frame["docno"],
                 "score": scores,
             }
         )
         qrels = pd.DataFrame(
             {
-                "query_id": self.qrels["qid"].astype(str),
-                "doc_id": self.qrels["docno"].astype(str),
+                "query_id": self.qrels["qid"],
+                "doc_id": self.qrels["docno"],
                 "relevance": self.qrels["label"],
             }
         )
         return float(ir_measures.calc_aggregate([self.measure], qrels, run)[self.measure])
+
+
+def _distinct(frame: pd.DataFrame) -> pd.DataFrame:
+    """Identifiers as strings, each pair of them once."""
+    named = frame.assign(qid=frame["qid"].astype(str), docno=frame["docno"].astype(str))
+    distinct: pd.DataFrame = named.drop_duplicates(["qid", "docno"], ignore_index=True)
+    return distinct
 
 
 def _parsed(measure: Any) -> Any:

@@ -1,0 +1,115 @@
+"""A run's folder: whose saved states it holds, so that no run goes on from those of another."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pyterrier_bertcat.checkpoints import Checkpoint
+from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.training.options import TrainingOptions
+from pyterrier_bertcat.training.sampling import Candidates, Rows
+from pyterrier_bertcat.training.validation import Validation
+
+RECORD, TEACHER_SCORES = "training.json", "teacher.npy"
+
+# The same teacher on another device or in other batches differs by less, another teacher by more.
+_SAME_TEACHER = 1e-2
+
+
+def run_identity(
+    checkpoint: Checkpoint,
+    options: TrainingOptions,
+    candidates: Candidates,
+    groups: Sequence[Rows],
+    validation: Validation | None,
+    *,
+    text_field: str,
+    max_length: int,
+) -> dict[str, str]:
+    """What must agree for a saved state to be one of this run, by the name that a refusal gives it."""
+    # Not the teacher, whose repr may differ from process to process, and not the folder, which may be moved.
+    names = [field.name for field in fields(options) if field.name not in ("loss", "teacher", "output")]
+    told = {"loss": str(options.chosen_loss), **{name: str(getattr(options, name)) for name in names}}
+    data = hashlib.sha256(_digest(candidates.frame, ["query", text_field]))
+    for part in (candidates.labels, *groups):
+        data.update(np.ascontiguousarray(part).tobytes())
+    held_out = hashlib.sha256()
+    if validation is not None:
+        held_out.update(_digest(validation.frame, ["qid", "query", "docno", text_field]))
+        held_out.update(_digest(validation.qrels, ["qid", "docno", "label"]))
+    return {
+        "start": checkpoint.fingerprint,
+        "options": repr(told),
+        "max_length": str(max_length),
+        "data": data.hexdigest(),
+        "validation": held_out.hexdigest(),
+    }
+
+
+def claim(output: Path, identity: dict[str, str]) -> None:
+    """Makes ``output`` this run's folder, or checks that it already is.
+
+    Raises:
+        InputError: It holds another run's states; the message names what differs.
+    """
+    record = output / RECORD
+    if record.is_file():
+        previous = json.loads(record.read_text(encoding="utf-8"))
+        differing = [name for name, value in identity.items() if previous.get(name) != value]
+        if differing:
+            raise _another_run(output, ", ".join(differing))
+        return
+    _write(record, (json.dumps(identity, indent=2) + "\n").encode())
+
+
+def kept_teacher(output: Path, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The teacher scores that the run in ``output`` began with: ``scores`` at first, later those that it kept.
+
+    Raises:
+        InputError: ``scores``, float32 (rows,), are another teacher's.
+    """
+    record = output / TEACHER_SCORES
+    if record.is_file():
+        kept: npt.NDArray[np.float32] = np.load(record)
+        if kept.shape != scores.shape or not np.allclose(kept, scores, rtol=0, atol=_SAME_TEACHER):
+            raise _another_run(output, "teacher")
+        return kept
+    content = io.BytesIO()
+    np.save(content, scores)
+    _write(record, content.getvalue())
+    return scores
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes files: only ``torchrun`` starts others beside it."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _digest(frame: pd.DataFrame, columns: list[str]) -> bytes:
+    return pd.util.hash_pandas_object(frame[columns].astype(str), index=False).to_numpy().tobytes()
+
+
+def _another_run(output: Path, differing: str) -> InputError:
+    return InputError(
+        f"{output} holds the saved states of another training run (different {differing}): "
+        "choose another output folder, or delete that one"
+    )
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes a file that appears complete or not at all."""
+    if is_first_process():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        unfinished.write_bytes(content)
+        os.replace(unfinished, path)
