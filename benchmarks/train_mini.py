@@ -40,7 +40,7 @@ COSINE_SCALE = 20.0  # brings cosines to the spread of BM25's scores
 
 @dataclass(frozen=True)
 class Collection:
-    """A collection to train on, and how much BM25 counts beside the bi-encoder there (chosen on training questions)."""
+    """A collection to train on, and how much BM25 counts beside the bi-encoder there."""
 
     name: str
     split: str
