@@ -20,6 +20,7 @@ _OUT_OF_MEMORY_WORDS = (
     "bad_alloc",
     "out_of_memory",
     "alloc_failed",
+    "could not create a primitive",  # oneDNN, without memory for its code or scratchpad
 )
 
 
@@ -50,7 +51,7 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
 
 
 def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """The precision of the encoder on a device; warns where the hardware can't do it fast.
+    """The precision of the encoder on a device; warns where the hardware can't do it fast, and a CPU stays in float32.
 
     Args:
         dtype: ``"float32"``, ``"float16"``, ``"bfloat16"`` or the torch dtype; ``"auto"`` is float16 on cuda
@@ -69,21 +70,23 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     if chosen is None or chosen not in _DTYPES.values():
         raise InputError(f"dtype={dtype!r} is not one of 'auto', {', '.join(map(repr, _DTYPES))}")
     if chosen in _HALF_PRECISION and not _is_fast(chosen, device):
+        name = str(chosen).removeprefix("torch.")
+        stays = "staying in float32" if device.type == "cpu" else "dtype='auto' is faster"
         warnings.warn(
-            f"{str(chosen).removeprefix('torch.')} is slow on this {device.type}, which has no instructions for it: "
-            f"dtype='{'float32' if chosen == torch.float16 else 'auto'}' is faster",
+            f"{name} is slow on this {device.type}, which has no instructions for it: {stays}",
             RuntimeWarning,
             stacklevel=2,
         )
+        return torch.float32 if device.type == "cpu" else chosen
     return chosen
 
 
-def default_batch_tokens(device: torch.device) -> int:
-    """Tokens per batch where the caller names none: few for a CPU's cache, many for a GPU.
-
-    An upper bound beside ``batch_size``, which is what bounds batches of short pairs.
-    """
-    return 1024 if device.type == "cpu" else 32_768
+def default_batch_tokens(device: torch.device, dtype: torch.dtype) -> int:
+    """Tokens per batch where the caller names none: few for a CPU's cache, many for a GPU."""
+    if device.type == "cpu":
+        # Half precision takes half of the cache, and matrix instructions (AMX) are slow on few rows.
+        return 1536 if dtype == torch.float32 else 2048
+    return 32_768
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -7,19 +7,22 @@ arXiv 2010.02666. Weight names are those of the authors' published class. No fil
 from __future__ import annotations
 
 import sys
-from typing import Any, Protocol, TypeVar
+from abc import abstractmethod
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from pyterrier_bertcat.config import BertCatConfig, encoder_facts, lasting_facts
 from pyterrier_bertcat.errors import CheckpointError
+from pyterrier_bertcat.first_token import has_first_token_path
 
 _Model = TypeVar("_Model", bound="FirstTokenEncoder")
+ScoringPath = Literal["first token", "whole encoder"]
 
 
 class CrossEncoder(Protocol):
-    """What the scoring engine needs of a model: a padded batch of pairs in, one score per pair out."""
+    """What the scoring engine needs of a model: a batch of pairs in, one score per pair out."""
 
     bert_model: PreTrainedModel
     config: Any
@@ -38,6 +41,11 @@ class CrossEncoder(Protocol):
         """Cast the encoder in place; the layers after it stay float32."""
         ...
 
+    @property
+    def scoring_path(self) -> ScoringPath:
+        """``"first token"`` where `FirstTokenPath` runs the encoder, ``"whole encoder"`` where only the call does."""
+        ...
+
     def encode(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
@@ -47,7 +55,11 @@ class CrossEncoder(Protocol):
     def __call__(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Score a batch: float32 (batch,), higher is more relevant, not a probability."""
+        """Score a padded batch: float32 (batch,), higher is more relevant, not a probability."""
+        ...
+
+    def relevance(self, first_token: torch.Tensor) -> torch.Tensor:
+        """Give the score of each encoded pair: (batch, hidden) -> float32 (batch,)."""
         ...
 
     def state_dict(self) -> dict[str, torch.Tensor]:
@@ -114,6 +126,19 @@ class FirstTokenEncoder(torch.nn.Module):
             inputs["token_type_ids"] = token_type_ids
         hidden_states: torch.Tensor = self.bert_model(**inputs)[0]  # (batch, length, hidden)
         return hidden_states[:, 0]  # (batch, hidden)
+
+    @abstractmethod
+    def relevance(self, first_token: torch.Tensor) -> torch.Tensor:
+        """Give the score of each vector: (batch, hidden) -> float32 (batch,)."""
+
+    @property
+    def scoring_path(self) -> ScoringPath:
+        """How scores are computed outside of training.
+
+        ``"first token"``: by `pyterrier_bertcat.first_token.FirstTokenPath`, which leaves out what the score does not
+        depend on (DistilBERT, BERT, MiniLM, ELECTRA). ``"whole encoder"``: by the encoder's own forward pass (others).
+        """
+        return "first token" if has_first_token_path(self.bert_model) else "whole encoder"
 
 
 def float32_linear(layer: torch.nn.Linear, vectors: torch.Tensor) -> torch.Tensor:
@@ -230,7 +255,10 @@ class BertCatModel(FirstTokenEncoder, PreTrainedModel):  # type: ignore[no-untyp
         Returns:
             float32 (batch,), higher is more relevant, not a probability.
         """
-        first_token = self.encode(input_ids, attention_mask, token_type_ids)  # (batch, hidden)
+        return self.relevance(self.encode(input_ids, attention_mask, token_type_ids))
+
+    def relevance(self, first_token: torch.Tensor) -> torch.Tensor:
+        """Give the score of each vector: (batch, hidden) -> float32 (batch,)."""
         return float32_linear(self._classification_layer, first_token).squeeze(-1)  # (batch,)
 
     def published_weights(self) -> dict[str, torch.Tensor]:

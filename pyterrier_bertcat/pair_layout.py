@@ -62,35 +62,33 @@ class PairLayout:
         self,
         ids: Int64Array,
         types: Int64Array,
-        lines: Int64Array,
+        places: Int64Array,
         *,
         tokens: Int32Array,
         starts: Int64Array,
         kept: Int64Array,
     ) -> None:
-        """Writes pairs into some lines of a padded batch.
+        """Writes pairs into a packed batch.
 
         Args:
-            ids: int64 (batch, length), changed in place.
-            types: int64 (batch, length), changed in place.
-            lines: int64 (pairs,), the line of each pair.
+            ids: int64 (batch tokens,), changed in place.
+            types: int64 (batch tokens,), changed in place.
+            places: int64 (pairs,), where in ``ids`` each pair begins.
             tokens: Flat token ids of the texts.
             starts: int64 (2, pairs), where query and text begin in ``tokens``.
             kept: int64 (2, pairs), how many tokens of each are written.
         """
-        column: Int64Array = np.zeros(len(lines), dtype=np.int64)
         for special, start, count, token_type in (
             (self.before, starts[0], kept[0], self.query_type),
             (self.between, starts[1], kept[1], self.text_type),
         ):
-            column = _write_special(ids, types, special, lines, column)
-            # One flat index per token: its line, its column, its place in `tokens`.
-            offsets = _ranges(count)
-            places = np.repeat(lines, count), np.repeat(column, count) + offsets
-            ids[places] = tokens[np.repeat(start, count) + offsets]
-            types[places] = token_type
-            column = column + count
-        _write_special(ids, types, self.after, lines, column)
+            places = _write_special(ids, types, special, places)
+            offsets = ranges(count)
+            written = np.repeat(places, count) + offsets  # one index per token
+            ids[written] = tokens[np.repeat(start, count) + offsets]
+            types[written] = token_type
+            places = places + count
+        _write_special(ids, types, self.after, places)
 
 
 def longest_first(first: Int64Array, second: Int64Array, room: int) -> Int64Array:
@@ -114,19 +112,17 @@ def longest_first(first: Int64Array, second: Int64Array, room: int) -> Int64Arra
     return np.stack([np.where(swapped, long, short), np.where(swapped, short, long)])
 
 
-def _write_special(
-    ids: Int64Array, types: Int64Array, special: Int64Array, lines: Int64Array, column: Int64Array
-) -> Int64Array:
-    """Writes special tokens from a column of each line on; the column after them."""
-    places = lines[:, None], column[:, None] + np.arange(special.shape[1])
-    ids[places], types[places] = special[0], special[1]
-    after: Int64Array = column + special.shape[1]
-    return after
-
-
-def _ranges(counts: Int64Array) -> Int64Array:
+def ranges(counts: Int64Array) -> Int64Array:
     """0..c-1 for each count c, one after the other."""
     ends = np.cumsum(counts)
     total = int(ends[-1]) if len(ends) else 0
-    ranges: Int64Array = np.arange(total, dtype=np.int64) - np.repeat(ends - counts, counts)
-    return ranges
+    numbers: Int64Array = np.arange(total, dtype=np.int64) - np.repeat(ends - counts, counts)
+    return numbers
+
+
+def _write_special(ids: Int64Array, types: Int64Array, special: Int64Array, places: Int64Array) -> Int64Array:
+    """Writes special tokens at each of some places; the places after them."""
+    written = places[:, None] + np.arange(special.shape[1])
+    ids[written], types[written] = special[0], special[1]
+    after: Int64Array = places + special.shape[1]
+    return after

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.pair_layout import Int32Array, Int64Array, PairLayout, longest_first
+from pyterrier_bertcat.pair_layout import Int32Array, Int64Array, PairLayout, longest_first, ranges
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,8 +39,8 @@ _PROBES = (
 
 
 @dataclass(frozen=True)
-class PairBatch:
-    """A padded batch of pairs; pads follow the tokens, whatever side the tokenizer would pad.
+class PaddedBatch:
+    """Pairs of a batch padded to the longest of them; pads follow the tokens, whatever side the tokenizer would pad.
 
     Attributes:
         input_ids: int64 (batch, length).
@@ -53,18 +53,67 @@ class PairBatch:
     token_type_ids: Int64Array | None
 
 
+@dataclass(frozen=True)
+class PairBatch:
+    """Pairs of a batch, packed: one after the other, without padding.
+
+    Attributes:
+        lengths: int64 (batch,), tokens of each pair.
+        input_ids: int64 (tokens,).
+        token_type_ids: int64 (tokens,), or None for tokenizers that have none.
+        pad: Id and type of the padding token.
+    """
+
+    lengths: Int64Array
+    input_ids: Int64Array
+    token_type_ids: Int64Array | None
+    pad: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def position_ids(self) -> Int64Array:
+        """int64 (tokens,), each token's place in its pair, from 0 on."""
+        return ranges(self.lengths)
+
+    @property
+    def starts(self) -> Int64Array:
+        """int64 (batch,), where each pair begins."""
+        starts: Int64Array = np.cumsum(self.lengths) - self.lengths
+        return starts
+
+    def __getitem__(self, rows: slice) -> PairBatch:
+        """Some neighbouring pairs as a batch of their own."""
+        lengths = self.lengths[rows]
+        start = int(self.lengths[: rows.indices(len(self))[0]].sum())
+        tokens = slice(start, start + int(lengths.sum()))
+        types = None if self.token_type_ids is None else self.token_type_ids[tokens]
+        return PairBatch(lengths=lengths, input_ids=self.input_ids[tokens], token_type_ids=types, pad=self.pad)
+
+    def padded(self) -> PaddedBatch:
+        """The same pairs, padded to the longest of them."""
+        is_token = np.arange(int(self.lengths.max(initial=0))) < self.lengths[:, None]  # (batch, length)
+
+        def spread(values: Int64Array, pad: int) -> Int64Array:
+            array = np.full(is_token.shape, pad, dtype=np.int64)
+            array[is_token] = values  # row by row, which is their order
+            return array
+
+        types = None if self.token_type_ids is None else spread(self.token_type_ids, self.pad[1])
+        return PaddedBatch(spread(self.input_ids, self.pad[0]), is_token.astype(np.int64), types)
+
+
 class EncodedPairs:
-    """Pairs as ranges of one flat array of token ids; about 50 bytes a pair besides the distinct texts' tokens.
+    """Pairs as ranges of one flat array of token ids; about 40 bytes a pair besides the distinct texts' tokens.
 
     Attributes:
         lengths: int64 (n,), tokens per pair, special tokens counted.
-        keys: int64 (n,), the same number for the same query with the same text.
     """
 
     def __init__(
         self,
         *,
-        keys: Int64Array,
         tokens: Int32Array,
         starts: Int64Array,
         kept: Int64Array,
@@ -76,7 +125,6 @@ class EncodedPairs:
         """Keeps what `PairTokenizer.encode` made.
 
         Args:
-            keys: The attribute.
             tokens: Token ids of all distinct texts, one after the other.
             starts: (2, n), where the query and the text of each pair begin in ``tokens``.
             kept: (2, n), how many tokens of each are left after truncation.
@@ -85,7 +133,6 @@ class EncodedPairs:
             pad: Id and type of the padding token.
             token_types: Whether batches carry ``token_type_ids``.
         """
-        self.keys = keys
         self._tokens, self._starts, self._kept, self._alone = tokens, starts, kept, alone
         self._layouts, self._pad, self._token_types = layouts, pad, token_types
         pair, single = layouts
@@ -94,27 +141,33 @@ class EncodedPairs:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def padded(self, rows: Sequence[int] | Int64Array) -> PairBatch:
-        """The given pairs as one batch, padded to the longest of them.
+    def batch(self, rows: Sequence[int] | Int64Array) -> PairBatch:
+        """The given pairs as one batch.
 
         Args:
             rows: Positions of pairs, in the order wanted.
 
         Returns:
-            A batch with one row per position.
+            A batch with one pair per position.
         """
         rows = np.asarray(rows, dtype=np.int64)
         lengths = self.lengths[rows]
-        shape = (len(rows), int(lengths.max(initial=0)))
-        ids, types = (np.full(shape, pad, dtype=np.int64) for pad in self._pad)
+        places = np.cumsum(lengths) - lengths
+        ids, types = np.empty((2, int(lengths.sum())), dtype=np.int64)
         for layout, alone in zip(self._layouts, (False, True), strict=True):
-            lines = np.flatnonzero(self._alone[rows] == alone)
-            members = rows[lines]
+            of_layout = self._alone[rows] == alone
+            members = rows[of_layout]
             layout.write(
-                ids, types, lines, tokens=self._tokens, starts=self._starts[:, members], kept=self._kept[:, members]
+                ids,
+                types,
+                places[of_layout],
+                tokens=self._tokens,
+                starts=self._starts[:, members],
+                kept=self._kept[:, members],
             )
-        mask = (np.arange(shape[1]) < lengths[:, None]).astype(np.int64)
-        return PairBatch(input_ids=ids, attention_mask=mask, token_type_ids=types if self._token_types else None)
+        return PairBatch(
+            lengths=lengths, input_ids=ids, token_type_ids=types if self._token_types else None, pad=self._pad
+        )
 
 
 class PairTokenizer:
@@ -197,7 +250,6 @@ class PairTokenizer:
         if self._truncate_left:
             starts = starts + stored[pairs] - kept
         return EncodedPairs(
-            keys=pairs[0] * len(number) + pairs[1],
             tokens=tokens,
             starts=starts,
             kept=kept,
@@ -222,35 +274,53 @@ class PairTokenizer:
 
     def _token_ids(self, texts: list[str]) -> list[list[int]]:
         with self._lock:
-            encoded = self._tokenizer(
-                texts,
-                add_special_tokens=False,
-                return_attention_mask=False,
-                return_token_type_ids=False,
-                verbose=False,  # no warning about long texts: they are cut when pairs are made
-            )
-        ids: list[list[int]] = encoded["input_ids"]
-        return ids
+            # The tokenizer's own call would build further lists for each text, which takes longer than tokenising.
+            backend = self._tokenizer.backend_tokenizer
+            backend.no_truncation()
+            backend.no_padding()
+            return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def _check_layout(self) -> None:
-        """Compares with the tokenizer's own pair encoding, cut and whole, and leaves its copy without truncation."""
+        """Compares with the tokenizer's own pair encoding, cut and whole."""
         queries, texts = zip(*_PROBES, strict=True)
         pairs = self.encode(queries, texts)
         for row, (query, text) in enumerate(_PROBES):
             expected = self._tokenizer(query, text, truncation=True, max_length=self.max_length)
-            batch = pairs.padded([row])
-            same = batch.input_ids[0].tolist() == expected["input_ids"]
+            batch = pairs.batch([row])
+            same = batch.input_ids.tolist() == expected["input_ids"]
             if batch.token_type_ids is not None:
-                same = same and batch.token_type_ids[0].tolist() == expected["token_type_ids"]
+                same = same and batch.token_type_ids.tolist() == expected["token_type_ids"]
             if not same:
                 raise self._layout_error()
-        self._token_ids(["so that truncation is off again, and no later call has to change anything"])
 
     def _layout_error(self) -> InputError:
         return InputError(
             f"the tokenizer {type(self._tokenizer).__name__} does not encode a pair as special tokens around "
             "separately tokenised texts, so it can't be used here"
         )
+
+
+def distinct_pairs(queries: Sequence[str], texts: Sequence[str]) -> tuple[Int64Array, Int64Array, Int64Array]:
+    """Finds the pairs that occur more than once.
+
+    Args:
+        queries: n strings.
+        texts: n strings.
+
+    Returns:
+        For the d distinct pairs, those of one text side by side and texts in order of first appearance: int64 (d,),
+        where each first occurs; int64 (n,), which of them each pair is; int64 (d,), how often each occurs.
+    """
+    numbers = np.stack([_numbered(texts), _numbered(queries)])  # (2, n)
+    keys = numbers[0] * (numbers[1].max(initial=0) + 1) + numbers[1]
+    _, first, place, count = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
+    return first, place, count
+
+
+def _numbered(strings: Sequence[str]) -> Int64Array:
+    """The same number for the same string, in order of first appearance."""
+    number: dict[str, int] = {}
+    return np.fromiter((number.setdefault(string, len(number)) for string in strings), np.int64, len(strings))
 
 
 def checked_pairs(queries: Sequence[str], texts: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,10 +14,11 @@ import pyterrier as pt
 from numpy.typing import NDArray
 
 from pyterrier_bertcat.backends.torch import TorchBackend
-from pyterrier_bertcat.batching import DEFAULT_BATCH_SIZE, BatchBudget, plan_batches
+from pyterrier_bertcat.batching import DEFAULT_BATCH_SIZE, plan_batches, smaller_budget
 from pyterrier_bertcat.devices import is_out_of_memory
 from pyterrier_bertcat.errors import InputError, PairTooLargeError, ScoreError
-from pyterrier_bertcat.pairs import EncodedPairs, PairTokenizer, checked_pairs
+from pyterrier_bertcat.look_ahead import look_ahead
+from pyterrier_bertcat.pairs import PairBatch, PairTokenizer, checked_pairs, distinct_pairs
 
 if TYPE_CHECKING:
     import torch
@@ -26,17 +27,21 @@ if TYPE_CHECKING:
     from pyterrier_bertcat.checkpoints import Checkpoint
 
 Rows = NDArray[np.int64]
+Scores = NDArray[np.float32]
 
 _BAR_DELAY_S = 1.0  # pipelines make hundreds of short calls, which must not flash a bar each
 _EXCERPT_CHARACTERS = 60
+_WINDOW_PAIRS = 8192  # tokenised at a time: enough to find pairs of equal length, few enough to start soon
 
 
 class PairScorer:
     """Scores (query, text) pairs with a checkpoint: the seam that everything above the engine speaks to.
 
     Each distinct text is tokenised once and each distinct pair scored once. Pairs of similar length share a batch, the
-    longest first. A batch that does not fit in memory is tried again in smaller ones; the budget found so is kept for
-    later calls. One scorer may be shared between threads, and is as good as new after an interrupt (Ctrl-C).
+    longest first. Many pairs are taken window by window, the next one tokenised while the present one is scored, so
+    that memory does not grow with their number. A batch that does not fit in memory is tried again in smaller ones;
+    the budget found so is kept for later calls. One scorer may be shared between threads, and is as good as new after
+    an interrupt (Ctrl-C).
     """
 
     def __init__(
@@ -55,8 +60,9 @@ class PairScorer:
 
         Args:
             checkpoint: Model and tokenizer. Its weights are shared or copied, never changed.
-            batch_size: The most pairs per batch.
-            batch_tokens: The most tokens per batch, padding counted. None: what suits the device.
+            batch_size: How many pairs of ``max_length`` tokens a batch may hold; of shorter ones, as many more as have
+                no more tokens together.
+            batch_tokens: The most tokens per batch. None: what is fastest on the device, within ``batch_size``.
             max_length: The most tokens per pair, special tokens counted; the longer of query and text is cut first.
             device: Where to compute. None: cuda, then mps or xpu where usable, then cpu.
             dtype: Precision of the encoder: ``"auto"`` (float16 on cuda, float32 elsewhere), ``"float32"``,
@@ -82,10 +88,10 @@ class PairScorer:
         if backend is None:
             backend = TorchBackend(checkpoint.model, device=device, dtype=dtype)
         self._backend: Backend = backend
-        self._budget = BatchBudget(batch_size, batch_tokens or backend.default_batch_tokens)
+        self._batch_tokens = min(batch_tokens or backend.default_batch_tokens, batch_size * max_length)
         self._budget_lock = threading.Lock()
 
-    def score(self, queries: Sequence[str], texts: Sequence[str]) -> NDArray[np.float32]:
+    def score(self, queries: Sequence[str], texts: Sequence[str]) -> Scores:
         """Scores ``queries[i]`` with ``texts[i]``.
 
         Args:
@@ -101,11 +107,11 @@ class PairScorer:
             PairTooLargeError: One pair alone does not fit in memory.
         """
         queries, texts = checked_pairs(queries, texts)
-        pairs = self._tokenizer.encode(queries, texts)
-        _, first, place, count = np.unique(pairs.keys, return_index=True, return_inverse=True, return_counts=True)
+        first, place, count = distinct_pairs(queries, texts)
         scores = np.empty(len(first), dtype=np.float32)
-        with self._bar(len(pairs)) as bar:
-            for rows, batch_scores in self._scored_batches(pairs, first):
+        budget, warned = self._batch_tokens, False
+        with self._bar(len(place)) as bar, closing(self._scored(queries, texts, first)) as scored:
+            for rows, batch_scores in scored:
                 wrong = np.flatnonzero(~np.isfinite(batch_scores))
                 if len(wrong):
                     row = int(first[rows[wrong[0]]])
@@ -117,52 +123,67 @@ class PairScorer:
                 scores[rows] = batch_scores
                 if bar is not None:
                     bar.update(int(count[rows].sum()))
+                if self._batch_tokens < budget and not warned:
+                    warned = True
+                    warnings.warn(
+                        f"a batch did not fit in memory: going on with at most batch_tokens={self._batch_tokens}",
+                        RuntimeWarning,
+                        stacklevel=2,
+                    )
         return scores[place]
 
-    def _scored_batches(self, pairs: EncodedPairs, rows: Rows) -> Iterator[tuple[Rows, NDArray[np.float32]]]:
-        """Scores some rows of the pairs batch by batch, in smaller batches from the first that does not fit on.
+    def _scored(self, queries: list[str], texts: list[str], pairs: Rows) -> Generator[tuple[Rows, Scores]]:
+        """Scores some of the pairs. Yields positions in ``pairs``, and their scores: every position once."""
+        running: deque[tuple[Rows, Callable[[], Scores]]] = deque()
+        with closing(self._batches(queries, texts, pairs)) as batches:
+            for rows, batch in batches:
+                running.extend(self._started(rows, batch, pairs))
+                while len(running) > self._backend.most_running:
+                    rows, finish = running.popleft()
+                    yield rows, finish()
+        for rows, finish in running:
+            yield rows, finish()
 
-        Yields:
-            Positions in ``rows``, and their scores: every position once.
-        """
-        lengths = pairs.lengths[rows]
-        todo = self._planned(lengths, np.arange(len(rows)))
-        out_of_memory = warned = False
+    def _batches(self, queries: list[str], texts: list[str], pairs: Rows) -> Generator[tuple[Rows, PairBatch]]:
+        """Tokenises some of the pairs, window by window. Yields positions in ``pairs``, and the batch of them."""
+        starts = range(0, len(pairs), _WINDOW_PAIRS)
+        windows = (
+            (start, self._tokenizer.encode([queries[row] for row in rows], [texts[row] for row in rows]))
+            for start in starts
+            for rows in [pairs[start : start + _WINDOW_PAIRS].tolist()]
+        )
+        # A thread for a single window would have nothing to run beside.
+        with closing(look_ahead(windows, name="tokenising") if len(starts) > 1 else windows) as ready:
+            for start, encoded in ready:
+                for rows in plan_batches(encoded.lengths, batch_tokens=self._batch_tokens):
+                    yield start + rows, encoded.batch(rows)
+
+    def _started(self, rows: Rows, batch: PairBatch, pairs: Rows) -> Iterator[tuple[Rows, Callable[[], Scores]]]:
+        """Starts scoring a batch, or the smaller ones that do fit. Yields rows, and what waits for their scores."""
+        todo = [(rows, batch)]
         while todo:
-            batch, scores = todo[0], None
+            rows, batch = todo.pop()
+            finish = None
             try:
-                scores = self._backend.score_batch(pairs.padded(rows[batch]))
+                finish = self._backend.start(batch)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
                 if len(batch) == 1:
                     raise PairTooLargeError(
-                        f"pair {rows[batch[0]]} has {lengths[batch[0]]} tokens and does not fit in memory even alone: "
+                        f"pair {pairs[rows[0]]} has {batch.lengths[0]} tokens and does not fit in memory even alone: "
                         "free memory, choose another device, or lower max_length"
                     ) from error
             # Outside of the handler: the error's traceback would keep the failed batch's tensors alive.
-            if scores is None:
-                out_of_memory = True
-                with self._budget_lock:  # another thread may have halved it already, and then it stays
-                    self._budget = self._budget.halved(rows=len(batch), length=int(lengths[batch[0]]))
-                todo = self._planned(lengths, np.concatenate(todo))
+            if finish is not None:
+                yield rows, finish
                 continue
-            if out_of_memory and not warned:
-                warned = True
-                warnings.warn(
-                    "a batch did not fit in memory: going on with at most "
-                    f"batch_size={self._budget.batch_size} and batch_tokens={self._budget.batch_tokens}",
-                    RuntimeWarning,
-                    stacklevel=3,
-                )
-            todo.popleft()
-            yield batch, scores
-
-    def _planned(self, lengths: Rows, rows: Rows) -> deque[Rows]:
-        """Batches of some rows, within the budget of now."""
-        budget = self._budget
-        plan = plan_batches(lengths[rows], batch_size=budget.batch_size, batch_tokens=budget.batch_tokens)
-        return deque(rows[batch] for batch in plan)
+            longest = int(batch.lengths.max())
+            with self._budget_lock:  # another thread may have halved it already, and then it stays
+                self._batch_tokens = smaller_budget(self._batch_tokens, rows=len(batch), length=longest)
+            step = max(1, min(self._batch_tokens // longest, len(batch) - 1))
+            parts = [slice(start, start + step) for start in range(0, len(batch), step)]
+            todo += [(rows[part], batch[part]) for part in reversed(parts)]
 
     def _bar(self, pairs: int) -> AbstractContextManager[Any]:
         """A progress bar that counts pairs, or nothing; it appears when a call has taken a second."""

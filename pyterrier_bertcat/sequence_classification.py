@@ -99,7 +99,10 @@ class SequenceClassificationModel(FirstTokenEncoder):
         labels: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Score a padded batch of pairs; arguments and result are those of `BertCatModel.forward`."""
-        first_token = self.encode(input_ids, attention_mask, token_type_ids)  # (batch, hidden)
+        return self.relevance(self.encode(input_ids, attention_mask, token_type_ids))
+
+    def relevance(self, first_token: torch.Tensor) -> torch.Tensor:
+        """Give the score of each vector: (batch, hidden) -> float32 (batch,)."""
         features = self._kind.activation(float32_linear(self.dense, first_token))  # (batch, hidden)
         return float32_linear(self.output, self.dropout(features)).squeeze(-1)  # (batch,)
 

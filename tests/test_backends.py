@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import platform
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ TEXTS = ["a text", "the quick brown fox jumps over the lazy dog", "no question h
 
 @pytest.fixture(scope="module")
 def batch(tokenizer) -> PairBatch:
-    return PairTokenizer(tokenizer).encode(QUERIES, TEXTS).padded(range(5))
+    return PairTokenizer(tokenizer).encode(QUERIES, TEXTS).batch(range(5))
 
 
 def plain_scores(model, tokenizer) -> np.ndarray:
@@ -36,67 +37,67 @@ def plain_scores(model, tokenizer) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["distilbert", "bert", "electra"])
 def test_scores_are_those_of_encoder_and_linear_layer(kind, tokenizer, batch):
     model = tiny_model(kind)
-    scores = TorchBackend(model, device="cpu").score_batch(batch)
+    scores = TorchBackend(model, device="cpu").start(batch)()
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, plain_scores(model, tokenizer), atol=5e-5)
     assert len(set(scores.tolist())) == 5
 
 
 def test_token_types_reach_the_encoders_that_have_them(batch):
-    without = PairBatch(batch.input_ids, batch.attention_mask, None)
+    without = replace(batch, token_type_ids=None)
     bert, distilbert = TorchBackend(tiny_model("bert"), device="cpu"), TorchBackend(tiny_model(), device="cpu")
-    assert not np.allclose(bert.score_batch(batch), bert.score_batch(without), atol=1e-3)
-    np.testing.assert_array_equal(distilbert.score_batch(batch), distilbert.score_batch(without))
+    assert not np.allclose(bert.start(batch)(), bert.start(without)(), atol=1e-3)
+    np.testing.assert_array_equal(distilbert.start(batch)(), distilbert.start(without)())
 
 
 def test_half_precision_leaves_the_callers_model_as_it_was(tokenizer, batch, monkeypatch):
     monkeypatch.setattr(platform, "machine", lambda: "a machine of unknown speed")  # so that there is no warning
     model = tiny_model()
     before = copy.deepcopy(model.state_dict())
-    single = TorchBackend(model, device="cpu").score_batch(batch)
-    half = TorchBackend(model, device="cpu", dtype="bfloat16").score_batch(batch)
+    single = TorchBackend(model, device="cpu").start(batch)()
+    half = TorchBackend(model, device="cpu", dtype="bfloat16").start(batch)()
     assert half.dtype == np.float32
     assert 0 < np.abs(half - single).max() < 0.2
     for name, weight in model.state_dict().items():
         assert weight.dtype == torch.float32
         assert torch.equal(weight, before[name])
-    np.testing.assert_array_equal(TorchBackend(model, device="cpu").score_batch(batch), single)
+    np.testing.assert_array_equal(TorchBackend(model, device="cpu").start(batch)(), single)
 
 
 def test_the_last_layer_is_not_rounded_to_half_precision(batch, monkeypatch):
     monkeypatch.setattr(platform, "machine", lambda: "a machine of unknown speed")
-    scores = torch.from_numpy(TorchBackend(tiny_model(), device="cpu", dtype="bfloat16").score_batch(batch))
+    scores = torch.from_numpy(TorchBackend(tiny_model(), device="cpu", dtype="bfloat16").start(batch)())
     assert (scores.bfloat16().float() != scores).any()
 
 
 def test_single_precision_on_the_same_device_makes_no_copy(batch):
     model = tiny_model()
     backend = TorchBackend(model, device="cpu")
-    before = backend.score_batch(batch)
+    before = backend.start(batch)()
     with torch.no_grad():
         model._classification_layer.bias += 1
-    np.testing.assert_allclose(backend.score_batch(batch), before + 1, atol=1e-5)
+    np.testing.assert_allclose(backend.start(batch)(), before + 1, atol=1e-5)
 
 
 def test_a_model_in_training_mode_scores_without_dropout(batch):
     model = tiny_model()
     backend = TorchBackend(model, device="cpu")
-    expected = backend.score_batch(batch)
+    expected = backend.start(batch)()
     model.train()
-    np.testing.assert_array_equal(backend.score_batch(batch), expected)
-    np.testing.assert_array_equal(TorchBackend(model.train(), device="cpu").score_batch(batch), expected)
+    np.testing.assert_array_equal(backend.start(batch)(), expected)
+    np.testing.assert_array_equal(TorchBackend(model.train(), device="cpu").start(batch)(), expected)
 
 
 def test_autocast_around_the_call_changes_nothing(batch):
     backend = TorchBackend(tiny_model(), device="cpu")
-    expected = backend.score_batch(batch)
+    expected = backend.start(batch)()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        np.testing.assert_array_equal(backend.score_batch(batch), expected)
+        np.testing.assert_array_equal(backend.start(batch)(), expected)
 
 
 def test_no_gradients_are_kept(batch):
     model = tiny_model()
-    TorchBackend(model, device="cpu").score_batch(batch)
+    TorchBackend(model, device="cpu").start(batch)()
     assert all(weight.grad is None and not weight.is_inference() for weight in model.parameters())
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 import threading
 from functools import cache
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.pair_layout import longest_first
-from pyterrier_bertcat.pairs import PairTokenizer
+from pyterrier_bertcat.pairs import PairTokenizer, distinct_pairs
 
 KINDS = ("bert", "distilbert", "electra", "roberta")
 
@@ -70,7 +71,7 @@ def pair_tokenizer(kind: str, max_length: int) -> PairTokenizer:
 def assert_same_as_tokenizer(kind: str, query: str, text: str, max_length: int) -> None:
     expected = tokenizer_of(kind)(query, text, truncation=True, max_length=max_length)
     pairs = pair_tokenizer(kind, max_length).encode([query], [text])
-    batch = pairs.padded([0])
+    batch = pairs.batch([0]).padded()
     assert batch.input_ids[0].tolist() == expected["input_ids"]
     assert batch.attention_mask[0].tolist() == expected["attention_mask"]
     assert pairs.lengths.tolist() == [len(expected["input_ids"])]
@@ -135,7 +136,7 @@ def test_a_tokenizer_that_truncates_on_the_left_is_followed(max_length):
     encoded = pairs.encode(queries, texts)
     for row, (query, text) in enumerate(zip(queries, texts, strict=True)):
         expected = tokenizer(query, text, truncation=True, max_length=max_length)["input_ids"]
-        assert encoded.padded([row]).input_ids[0].tolist() == expected
+        assert encoded.batch([row]).padded().input_ids[0].tolist() == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -145,7 +146,7 @@ def test_a_batch_is_its_pairs_padded_on_the_right_in_the_order_asked_for(kind, t
     tokenizer = tokenizer_of(kind)
     pairs = pair_tokenizer(kind, 16).encode(*zip(*texts, strict=True))
     rows = random.choices(range(len(texts)), k=len(texts))
-    batch = pairs.padded(rows)
+    batch = pairs.batch(rows).padded()
     assert batch.input_ids.dtype == batch.attention_mask.dtype == np.int64
     longest = max(pairs.lengths[rows])
     for line, row in enumerate(rows):
@@ -158,30 +159,53 @@ def test_a_batch_is_its_pairs_padded_on_the_right_in_the_order_asked_for(kind, t
 def test_no_pairs_encode_to_none():
     pairs = pair_tokenizer("bert", 16).encode([], [])
     assert len(pairs) == 0
-    assert pairs.lengths.shape == pairs.keys.shape == (0,)
-    assert pairs.padded([]).input_ids.shape == (0, 0)
+    assert pairs.lengths.shape == (0,)
+    assert pairs.batch([]).padded().input_ids.shape == (0, 0)
 
 
-def test_only_equal_pairs_have_equal_keys():
-    queries, texts = ["a", "b", "a", "ab", "", "a", "x"], ["x", "x", "x", "", "ab", "y", "a"]
-    keys = pair_tokenizer("bert", 16).encode(queries, texts).keys
-    rows = list(zip(queries, texts, strict=True))
-    for first in range(len(rows)):
-        assert [key == keys[first] for key in keys] == [row == rows[first] for row in rows]
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", "ab", ""]), st.sampled_from(["x", "", "a", "ab"])), max_size=30))
+def test_distinct_pairs_are_found_and_those_of_one_text_stand_together(rows):
+    queries, texts = [query for query, _ in rows], [text for _, text in rows]
+    first, place, count = distinct_pairs(queries, texts)
+    distinct = [rows[row] for row in first]
+    assert sorted(distinct) == sorted(set(rows))
+    assert [distinct[number] for number in place] == rows
+    assert all(
+        rows.index(pair) == row and rows.count(pair) == n for pair, row, n in zip(distinct, first, count, strict=True)
+    )
+    assert [text for text, _ in itertools.groupby(text for _, text in distinct)] == list(dict.fromkeys(texts))
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=20), st.data())
+def test_a_slice_of_a_batch_is_the_batch_of_its_pairs(lengths, data):
+    texts = [" ".join(["fox"] * length) for length in lengths]
+    pairs = pair_tokenizer("bert", 32).encode(["a dog"] * len(texts), texts)
+    start = data.draw(st.integers(0, len(texts) - 1))
+    part = slice(start, data.draw(st.integers(start + 1, len(texts))))
+    got, expected = pairs.batch(range(len(texts)))[part], pairs.batch(range(len(texts))[part])
+    for name in ("lengths", "input_ids", "token_type_ids", "position_ids", "starts"):
+        np.testing.assert_array_equal(getattr(got, name), getattr(expected, name))
+    assert len(got) == len(expected)
 
 
 def test_each_distinct_text_is_tokenised_once():
     seen: list[str] = []
 
-    class Recording(type(tokenizer_of("bert"))):
-        def __call__(self, text, *arguments, **options):
-            seen.extend(text)
-            return super().__call__(text, *arguments, **options)
+    class Recording:
+        """The tokenizer's own engine, and a record of what it is given."""
 
-    recording = copy.deepcopy(tokenizer_of("bert"))
-    recording.__class__ = Recording
-    pairs = PairTokenizer(recording)
-    seen.clear()
+        def __init__(self, engine):
+            self.engine = engine
+
+        def __getattr__(self, name):
+            return getattr(self.engine, name)
+
+        def encode_batch_fast(self, texts, **options):
+            seen.extend(texts)
+            return self.engine.encode_batch_fast(texts, **options)
+
+    pairs = PairTokenizer(tokenizer_of("bert"))
+    pairs._tokenizer._tokenizer = Recording(pairs._tokenizer._tokenizer)
     texts = [f"text {number % 1500}" for number in range(3000)]  # more than one call's worth
     pairs.encode(["the query", "text 7"] * 1500, texts)
     assert sorted(seen) == sorted({"the query", *texts})
@@ -191,7 +215,7 @@ def test_each_distinct_text_is_tokenised_once():
 def test_any_sequence_of_strings_will_do(sequence):
     pairs = pair_tokenizer("bert", 16).encode(sequence(["a query", "another"]), sequence(["a text", ""]))
     expected = pair_tokenizer("bert", 16).encode(["a query", "another"], ["a text", ""])
-    assert pairs.padded([0, 1]).input_ids.tolist() == expected.padded([0, 1]).input_ids.tolist()
+    assert pairs.batch([0, 1]).padded().input_ids.tolist() == expected.batch([0, 1]).padded().input_ids.tolist()
 
 
 @pytest.mark.parametrize(
@@ -250,13 +274,15 @@ def test_texts_beyond_the_models_length_cause_no_warning():
 def test_threads_may_share_one():
     pairs = PairTokenizer(tokenizer_of("bert"), max_length=32)
     queries = [f"query {number}" for number in range(50)]
-    expected = pairs.encode(queries, queries[::-1]).padded(range(50)).input_ids
+    expected = pairs.encode(queries, queries[::-1]).batch(range(50)).padded().input_ids
     wrong: list[object] = []
 
     def work() -> None:
         try:
             for _ in range(20):
-                if not np.array_equal(pairs.encode(queries, queries[::-1]).padded(range(50)).input_ids, expected):
+                if not np.array_equal(
+                    pairs.encode(queries, queries[::-1]).batch(range(50)).padded().input_ids, expected
+                ):
                     wrong.append("ids differ")
         except Exception as error:
             wrong.append(error)

@@ -1,7 +1,8 @@
-"""The one interchangeable seam inside the scoring engine: a padded batch of token ids to scores."""
+"""The one interchangeable seam inside the scoring engine: a batch of token ids to scores."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -11,20 +12,25 @@ from pyterrier_bertcat.pairs import PairBatch
 
 
 class Backend(Protocol):
-    """Computes the scores of one batch. May be called from several threads at once."""
+    """Computes the scores of batches. May be called from several threads at once."""
 
     @property
     def default_batch_tokens(self) -> int:
-        """How many tokens per batch, padding counted, are fastest here."""
+        """How many tokens per batch are fastest here."""
 
-    def score_batch(self, batch: PairBatch) -> NDArray[np.float32]:
-        """Scores the pairs of a batch.
+    @property
+    def most_running(self) -> int:
+        """How many batches to start before the first one's scores are asked for; 0 where starting one ends it."""
+
+    def start(self, batch: PairBatch) -> Callable[[], NDArray[np.float32]]:
+        """Starts scoring the pairs of a batch.
 
         Args:
-            batch: A padded batch of b pairs.
+            batch: b pairs, at least one.
 
         Returns:
-            float32 (b,), higher is more relevant; a score that is not finite is the caller's to refuse.
+            A function that waits for the scores and returns them, to be called once: float32 (b,), higher is more
+            relevant; a score that is not finite is the caller's to refuse.
 
         Raises:
             MemoryError: The batch does not fit, or torch's own error for it (see ``devices.is_out_of_memory``). The

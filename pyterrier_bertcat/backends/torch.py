@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pyterrier_bertcat.attention import (
+    Attention,
+    EqualLengthAttention,
+    PaddedAttention,
+    VariableLengthAttention,
+    on_device,
+    variable_length_works,
+)
 from pyterrier_bertcat.devices import choose_device, choose_dtype, default_batch_tokens
+from pyterrier_bertcat.first_token import FirstTokenPath, PackedTokens
+from pyterrier_bertcat.fused_linear import FusedLinear, fastest_linear
 
 if TYPE_CHECKING:
     from pyterrier_bertcat.modeling import CrossEncoder
     from pyterrier_bertcat.pairs import PairBatch
+
+_MOST_RUNNING_ON_CUDA = 8
 
 
 class TorchBackend:
@@ -30,8 +43,8 @@ class TorchBackend:
         """Places a model.
 
         Args:
-            model: Set to evaluation mode; apart from that it stays as it is, because others may use it: a copy is
-                moved and cast where device or precision differ.
+            model: Set to evaluation mode; apart from that it stays as it is, because others may use it. Weights that
+                have to be moved, cast or laid out anew are copied, again whenever their owner has changed them.
             device: See `choose_device`.
             dtype: See `choose_dtype`.
 
@@ -40,31 +53,96 @@ class TorchBackend:
         """
         self.device = choose_device(device)
         self.dtype = choose_dtype(dtype, self.device)
-        self._model: Any = _placed(model, self.device, self.dtype)
+        self._owned: Any = model
+        self._linear = fastest_linear(self.device, self.dtype)
+        self._packs = self.device.type == "cpu" or variable_length_works(self.device, self.dtype)
+        self._placed = _Placed(self._owned, self.device, self.dtype, self._linear)
 
     @property
     def default_batch_tokens(self) -> int:
         """Tokens per batch that suit the device."""
-        return default_batch_tokens(self.device)
+        return default_batch_tokens(self.device, self.dtype)
 
-    def score_batch(self, batch: PairBatch) -> NDArray[np.float32]:
-        """Scores the pairs of a batch: float32 (b,). See `Backend`."""
-        if self._model.training:  # its owner may have trained it further in between
-            self._model.eval()
-        token_types = batch.token_type_ids if self._model.uses_token_types else None
+    @property
+    def most_running(self) -> int:
+        """Batches on their way: several on CUDA, so that it never waits for Python; elsewhere each is waited for."""
+        return _MOST_RUNNING_ON_CUDA if self.device.type == "cuda" else 0
+
+    def start(self, batch: PairBatch) -> Callable[[], NDArray[np.float32]]:
+        """Starts scoring the pairs of a batch: float32 (b,). See `Backend`."""
+        if self._placed.version != _version(self._owned):
+            self._placed = _Placed(self._owned, self.device, self.dtype, self._linear)
+        placed = self._placed
+        placed.model.eval()  # its owner may have trained it in between
         # An autocast that happens to be on around the call must not change the scores.
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
-            scores = self._model(
-                input_ids=torch.from_numpy(batch.input_ids).to(self.device),
-                attention_mask=torch.from_numpy(batch.attention_mask).to(self.device),
-                token_type_ids=None if token_types is None else torch.from_numpy(token_types).to(self.device),
+            scores = self._scores(batch, placed)  # float32 (b,)
+            if self.device.type != "cuda":
+                ready: NDArray[np.float32] = scores.cpu().numpy()
+                return lambda: ready
+            fetched = torch.empty(scores.shape, pin_memory=True).copy_(scores, non_blocking=True)
+        event = torch.cuda.current_stream(self.device).record_event()
+
+        def finish() -> NDArray[np.float32]:
+            event.synchronize()
+            array: NDArray[np.float32] = fetched.numpy()
+            return array
+
+        return finish
+
+    def _scores(self, batch: PairBatch, placed: _Placed) -> torch.Tensor:
+        """float32 (b,), perhaps still being computed."""
+        attention: Attention
+        scores: torch.Tensor
+        if placed.path is not None and self._packs:
+            tokens = PackedTokens(
+                input_ids=self._tensor(batch.input_ids),
+                position_ids=self._tensor(batch.position_ids),
+                token_type_ids=self._token_types(batch.token_type_ids),
+                first=self._tensor(batch.starts),
             )
-        array: NDArray[np.float32] = scores.float().cpu().numpy()
-        return array
+            if self.device.type == "cpu":
+                attention = EqualLengthAttention(batch.lengths)
+            else:
+                attention = VariableLengthAttention(batch.lengths, self.device)
+            scores = placed.model.relevance(placed.path(tokens, attention))
+            return scores
+        padded = batch.padded()
+        ids, mask = self._tensor(padded.input_ids), self._tensor(padded.attention_mask)
+        types = self._token_types(padded.token_type_ids)
+        if placed.path is None:
+            scores = placed.model(input_ids=ids, attention_mask=mask, token_type_ids=types)
+        else:
+            tokens, attention = PackedTokens.of_padded(ids, types), PaddedAttention(mask)
+            scores = placed.model.relevance(placed.path(tokens, attention))
+        return scores
+
+    def _tensor(self, array: NDArray[np.int64]) -> torch.Tensor:
+        return on_device(torch.from_numpy(array), self.device)
+
+    def _token_types(self, array: NDArray[np.int64] | None) -> torch.Tensor | None:
+        return self._tensor(array) if array is not None and self._owned.uses_token_types else None
 
 
-def _placed(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """The model itself where nothing has to change, otherwise a changed copy."""
-    if all(weight.device == device and weight.dtype == dtype == torch.float32 for weight in model.parameters()):
-        return model.eval()
-    return copy.deepcopy(model).eval().cast_encoder(dtype).to(device)
+class _Placed:
+    """The model as it computes on a device, made from its owner's weights as they were at some time.
+
+    Attributes:
+        version: Of the owner's weights.
+        model: The owner's, or a copy on another device or in another precision.
+        path: Its encoder's first-token path, or None where it has none.
+    """
+
+    def __init__(self, owned: Any, device: torch.device, dtype: torch.dtype, linear: type[FusedLinear]) -> None:
+        self.version = _version(owned)
+        in_place = all(
+            weight.device == device and weight.dtype == dtype == torch.float32 for weight in owned.parameters()
+        )
+        self.model: Any = owned if in_place else copy.deepcopy(owned).cast_encoder(dtype).to(device)
+        has_path = self.model.scoring_path == "first token"
+        self.path = FirstTokenPath(self.model.bert_model, linear=linear) if has_path else None
+
+
+def _version(model: Any) -> list[tuple[int, int]]:
+    """Differs after any change of the weights: where each is, and how often it was written to."""
+    return [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in model.parameters()]

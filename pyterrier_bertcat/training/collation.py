@@ -63,12 +63,12 @@ class GroupCollator:
         # (pairs,): where each pair stands in the flattened (queries, candidates) grid
         cells = np.concatenate([query * width + np.arange(len(group)) for query, group in enumerate(groups)])
         pairs = self.pair_tokenizer.encode([self.queries[row] for row in rows], [self.passages[row] for row in rows])
-        plan = plan_batches(pairs.lengths, batch_size=len(rows), batch_tokens=self.batch_tokens)
+        plan = plan_batches(pairs.lengths, batch_tokens=self.batch_tokens)
         grid = {"labels": torch.from_numpy(_spread(self.labels[rows], cells, (len(groups), width), empty=-1))}
         if self.teacher is not None:
             grid["teacher"] = torch.from_numpy(_spread(self.teacher[rows], cells, (len(groups), width), empty=0))
         return {
-            "batches": [_tensors(pairs.padded(batch)) for batch in plan],
+            "batches": [_tensors(pairs.batch(batch).padded()) for batch in plan],
             "cells": torch.from_numpy(cells[np.concatenate(plan)]),
             **grid,
         }
