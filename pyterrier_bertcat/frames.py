@@ -7,6 +7,7 @@ never changed.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -45,9 +46,9 @@ def query_text_pairs(
             raise InputError(
                 f"the frame has {copies} columns called {column!r}, expected one: rename or drop the others"
             )
-    queries, texts = (_values(inp, column) for column in ("query", text_field))
+    queries, texts = (_values(inp[column]) for column in ("query", text_field))
     if missing_text == "empty":
-        texts = ["" if not isinstance(text, str) and _is_missing(text) else text for text in texts]
+        texts = np.where(pd.isna(texts), "", texts)
     problems = [
         problem
         for problem in (
@@ -62,7 +63,7 @@ def query_text_pairs(
         if missing_text == "raise":
             remedy += "; missing_text='empty' scores a missing text as an empty one"
         raise InputError(f"can't score this frame of {len(inp)} rows: {'; '.join(problems)}. {remedy}.")
-    return queries, texts
+    return queries.tolist(), texts.tolist()
 
 
 def with_strings(inp: pd.DataFrame, *, text_field: str, missing_text: MissingText = "raise") -> pd.DataFrame:
@@ -92,36 +93,48 @@ def ranked(inp: pd.DataFrame, scores: np.ndarray[Any, np.dtype[np.float32]]) -> 
     if scores.shape != (len(inp),):
         raise ValueError(f"expected one score for each of {len(inp)} rows, got scores of shape {scores.shape}")
     query_codes, _ = pd.factorize(inp["qid"])
-    docno_codes, _ = pd.factorize(inp["docno"].astype(object).map(str), sort=True)
-    order = np.lexsort((-docno_codes, -scores, query_codes))  # stable, so what is equal keeps its order
+    order = np.lexsort((-scores, query_codes))  # stable, as `sorted` is: what is equal keeps its order
+    docnos = _values(inp["docno"])
+    for tie in _ties(query_codes[order], scores[order]):
+        order[tie] = sorted(order[tie].tolist(), key=lambda row: str(docnos[row]), reverse=True)
     out = inp.drop(columns=list(OUTPUT_COLUMNS), errors="ignore").iloc[order].reset_index(drop=True)
     out["score"] = scores[order].astype(np.float32, copy=False)
     return pt.model.add_ranks(out)  # type: ignore[no-any-return]
 
 
-def _values(inp: pd.DataFrame, column: str) -> list[Any]:
-    return list(inp[column].to_numpy(dtype=object))
+def _ties(query_codes: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> Iterator[slice]:
+    """Find the rows, two or more, that stand together with the same query and score.
+
+    Only their docnos need to be compared: strings are slow to sort, and most rows are in no tie.
+    """
+    changes = (query_codes[1:] != query_codes[:-1]) | (scores[1:] != scores[:-1])
+    bounds = np.flatnonzero(np.concatenate(([True], changes, [True])))
+    tied = np.flatnonzero(np.diff(bounds) > 1)
+    return map(slice, bounds[tied].tolist(), bounds[tied + 1].tolist())
 
 
-def _is_missing(value: object) -> bool:
-    return bool(pd.api.types.is_scalar(value) and pd.isna(value))  # type: ignore[call-overload]
+def _values(column: pd.Series[Any]) -> np.ndarray[Any, Any]:
+    return column.to_numpy(dtype=object)
 
 
-def _not_strings(values: list[Any]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    return np.array([row for row, value in enumerate(values) if not isinstance(value, str)], dtype=np.int64)
+def _not_strings(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if pd.api.types.infer_dtype(values, skipna=False) == "string":  # a quick pass over all, in C
+        return np.empty(0, dtype=np.int64)
+    return np.flatnonzero([not isinstance(value, str) for value in values])
 
 
 def _problem(inp: pd.DataFrame, column: str, rows: np.ndarray[Any, Any]) -> str:
     """Say what is wrong in a column, or nothing where no row is."""
     if not len(rows):
         return ""
-    bad = inp.iloc[rows]
-    kinds = Counter("missing" if _is_missing(value) else type(value).__name__ for value in _values(bad, column))
+    values = _values(inp[column])[rows]
+    kinds = Counter(
+        "missing" if missing else type(value).__name__ for value, missing in zip(values, pd.isna(values), strict=True)
+    )
     kinds_text = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-    named = [
-        f"docno {docno!r} of qid {qid!r}"
-        for docno, qid in zip(_values(bad, "docno")[:_ROWS_NAMED], _values(bad, "qid")[:_ROWS_NAMED], strict=True)
-    ]
+    first = inp[["docno", "qid"]].iloc[rows[:_ROWS_NAMED]]
+    pairs = zip(_values(first["docno"]), _values(first["qid"]), strict=True)
+    named = [f"docno {docno!r} of qid {qid!r}" for docno, qid in pairs]
     more = ", …" if len(rows) > _ROWS_NAMED else ""
     expected = "values" if column == "qid" else "strings"
     return f"in column {column!r} {len(rows)} of them are not {expected} ({kinds_text}): {', '.join(named)}{more}"

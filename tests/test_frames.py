@@ -59,6 +59,27 @@ def test_numeric_docnos_are_ordered_as_text_too():
     assert out["rank"].tolist() == [0, 1, 2]
 
 
+def test_docnos_are_compared_only_within_a_query_and_a_score():
+    class Docno(str):
+        asked = 0
+
+        def __str__(self):
+            Docno.asked += 1
+            return str.__str__(self)
+
+    docnos = pd.Series([Docno(docno) for docno in "abcdefgh"], dtype=object)
+    inp = pd.DataFrame({"qid": ["1", "2"] * 4, "query": "q", "docno": docnos, "text": "t"})
+    out = ranked(inp, scores_of(5, 5, 4, 4, 4, 3, 1, 2))
+    assert out["docno"].tolist() == ["a", "e", "c", "g", "b", "d", "f", "h"]
+    assert Docno.asked == 2
+
+
+def test_zeros_of_either_sign_are_equal_scores():
+    out = ranked(frame(qid=["1"] * 3), scores_of(0.0, -0.0, 0.0))
+    assert out["docno"].tolist() == ["c", "b", "a"]
+    assert np.signbit(out["score"]).tolist() == [False, True, False]
+
+
 def test_rows_of_the_same_query_and_docno_keep_their_order():
     inp = frame(qid=["1"] * 3, docno=["a"] * 3)
     assert ranked(inp, scores_of(1, 1, 1))["text"].tolist() == ["alpha", "beta", "gamma"]
@@ -135,6 +156,48 @@ def test_one_error_names_every_column_and_only_the_first_few_rows():
 def test_empty_strings_are_legal():
     inp = frame(query=["", "", "two"], text=["", "beta", ""])
     assert query_text_pairs(inp, text_field="text") == (["", "", "two"], ["", "beta", ""])
+
+
+class Text(str):
+    """A string of a library's own type."""
+
+
+def test_subclasses_of_str_are_strings():
+    inp = frame(text=pd.Series([Text("alpha"), "beta", np.str_("gamma")], dtype=object))
+    assert query_text_pairs(inp, text_field="text")[1] == ["alpha", "beta", "gamma"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(["a", "", Text("b"), None, float("nan"), pd.NA, pd.NaT, 3, 2.5, True, b"c", ("a",), ["a"]]),
+        max_size=6,
+    ),
+    st.sampled_from(["raise", "empty"]),
+)
+def test_every_row_is_checked(texts, missing_text):
+    count = len(texts)
+    inp = pd.DataFrame(
+        {
+            "qid": ["1"] * count,
+            "query": ["q"] * count,
+            "docno": [f"d{row}" for row in range(count)],
+            "text": pd.Series(texts, dtype=object),
+        }
+    )
+    if missing_text == "empty":
+        texts = ["" if not isinstance(text, list) and pd.isna(text) is True else text for text in texts]
+    refused = [row for row, text in enumerate(texts) if not isinstance(text, str)]
+    if not refused:
+        found = query_text_pairs(inp, text_field="text", missing_text=missing_text)
+        assert found == (["q"] * count, texts)
+        assert all(isinstance(text, str) for text in found[1])
+        return
+    with pytest.raises(InputError) as caught:
+        query_text_pairs(inp, text_field="text", missing_text=missing_text)
+    message = str(caught.value)
+    assert f"in column 'text' {len(refused)} of them are not strings" in message
+    assert [f"'d{row}'" in message for row in range(count)] == [row in refused[:3] for row in range(count)]
 
 
 def test_a_column_that_occurs_twice_is_refused():
@@ -216,3 +279,58 @@ def test_whatever_the_frame_rows_keep_their_scores_and_ranks_follow_them(case):
             again[["docno", "score", "rank"]].to_numpy().tolist()
             == group[["docno", "score", "rank"]].to_numpy().tolist()
         )
+
+
+DOCNO_KINDS = {
+    "object": ["9", 9, "10", 10, 2.5, True, None, "", "ü", "z", "Z"],
+    "str": ["9", "10", "", "ü", "z", "Z"],
+    "string": ["9", "10", "", "ü", "z", "Z"],
+    "category": ["9", "10", "", "ü", "z", "Z"],
+    "int64": [9, 10, 100, -1, 0],
+    "float64": [9.0, 10.5, 1e20, float("nan")],
+}
+
+
+@st.composite
+def tied_frames(draw):
+    """A frame whose rows often share query, score and docno, interleaved queries, any index; and its scores."""
+    kind = draw(st.sampled_from(sorted(DOCNO_KINDS)))
+    rows = draw(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["q2", "q1", "10"]),
+                st.sampled_from(DOCNO_KINDS[kind]),
+                st.sampled_from([1.0, 0.0, -0.0, -2.5]),
+            ),
+            max_size=40,
+        )
+    )
+    qids, docnos, scores = zip(*rows, strict=True) if rows else ((), (), ())
+    table = pd.DataFrame(
+        {
+            "qid": pd.Series(qids, dtype=draw(st.sampled_from(["object", "str", "category"]))),
+            "docno": pd.Series(docnos, dtype=kind),
+            "given": np.arange(len(rows)),
+        }
+    )
+    return table.set_axis(draw(st.sampled_from(INDEXES))(len(rows))), np.array(scores, dtype=np.float32)
+
+
+def naive_order(inp, scores):
+    """The rows by Python's own stable sorting: docnos as text from the last, then the best score, then the query."""
+    qids, docnos = inp["qid"].tolist(), inp["docno"].astype(object).tolist()
+    rows = sorted(range(len(inp)), key=lambda row: str(docnos[row]), reverse=True)
+    return sorted(rows, key=lambda row: (qids.index(qids[row]), -scores[row]))
+
+
+@settings(max_examples=200, deadline=None)
+@given(tied_frames())
+def test_rows_are_ordered_as_by_sorting_every_one_naively(case):
+    inp, scores = case
+    before = inp.copy(deep=True)
+    order = naive_order(inp, scores)
+    out = ranked(inp, scores)
+    assert_frame_equal(inp, before)
+    assert out["given"].tolist() == order
+    assert out["score"].to_numpy().tobytes() == scores[order].tobytes()
+    assert out.dtypes[["qid", "docno"]].equals(inp.dtypes[["qid", "docno"]])
