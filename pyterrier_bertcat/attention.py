@@ -1,7 +1,8 @@
-"""Attention over pairs that lie one after the other, in one flat sequence of tokens: three ways to keep them apart.
+"""Attention within the pairs of a batch: three ways for a batch to lie in memory, and to keep its pairs apart.
 
 All of them compute ``softmax(query · key / sqrt(head size)) · value`` within each pair, with PyTorch's own kernels.
-They differ in how a batch lies in memory, and so in which kernel can be used.
+They differ in how a batch lies in memory, and so in which kernel can be used: packed (all pairs one after the other,
+in one flat sequence of tokens), or padded.
 """
 
 from __future__ import annotations
@@ -16,14 +17,21 @@ scaled_dot_product_attention = torch.nn.functional.scaled_dot_product_attention
 
 
 class Attention(Protocol):
-    """Attends within each pair of one batch, for one layer after the other."""
+    """Attends within each pair of one batch, for one layer after the other.
+
+    States are (tokens, hidden) where the batch is packed, and (batch, length, hidden) where it is padded.
+    """
 
     def __call__(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int) -> torch.Tensor:
-        """Every token attends to its pair's tokens: three times (tokens, hidden) -> (tokens, hidden)."""
+        """Every token attends to its pair's tokens: three times states -> states."""
+        ...
+
+    def first_tokens(self, states: torch.Tensor) -> torch.Tensor:
+        """Picks each pair's first token: states -> (batch, hidden)."""
         ...
 
     def of_first_tokens(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int) -> torch.Tensor:
-        """Only the first tokens attend: (batch, hidden) and twice (tokens, hidden) -> (batch, hidden)."""
+        """Only the first tokens attend: (batch, hidden) and twice states -> (batch, hidden)."""
         ...
 
 
@@ -36,6 +44,7 @@ class EqualLengthAttention:
         Args:
             lengths: int64 (batch,), tokens of each pair, best sorted.
         """
+        self._first = torch.from_numpy(np.cumsum(lengths) - lengths)  # int64 (batch,)
         starts = np.flatnonzero(np.diff(lengths, prepend=-1))
         self._rows = np.diff(starts, append=len(lengths)).tolist()  # of each group
         self._tokens = [rows * length for rows, length in zip(self._rows, lengths[starts].tolist(), strict=True)]
@@ -43,6 +52,10 @@ class EqualLengthAttention:
     def __call__(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int) -> torch.Tensor:
         """See `Attention`."""
         return self._attend(torch.split(query, self._tokens), key, value, heads)
+
+    def first_tokens(self, states: torch.Tensor) -> torch.Tensor:
+        """See `Attention`."""
+        return states.index_select(0, self._first)
 
     def of_first_tokens(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int) -> torch.Tensor:
         """See `Attention`."""
@@ -52,8 +65,12 @@ class EqualLengthAttention:
         self, queries: tuple[torch.Tensor, ...], key: torch.Tensor, value: torch.Tensor, heads: int
     ) -> torch.Tensor:
         keys, values = torch.split(key, self._tokens), torch.split(value, self._tokens)
-        groups = zip(queries, keys, values, self._rows, strict=True)
-        return torch.cat([_attend(q, k, v, rows, heads) for q, k, v, rows in groups])
+        contexts = []
+        for *group, rows in zip(queries, keys, values, self._rows, strict=True):
+            # Three times (rows, positions, hidden), without copying
+            of_query, of_key, of_value = (states.view(rows, -1, states.shape[-1]) for states in group)
+            contexts.append(_attend(of_query, of_key, of_value, heads).flatten(0, 1))
+        return torch.cat(contexts)
 
 
 class PaddedAttention:
@@ -68,10 +85,16 @@ class PaddedAttention:
         self._visible = attention_mask[:, None, None, :].bool()  # (batch, heads, query positions, key positions)
 
     def __call__(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int) -> torch.Tensor:
-        """See `Attention`; pads are tokens here."""
-        return _attend(query, key, value, self._visible.shape[0], heads, self._visible)
+        """See `Attention`."""
+        return _attend(query, key, value, heads, self._visible)
 
-    of_first_tokens = __call__  # one query position per pair instead of all
+    def first_tokens(self, states: torch.Tensor) -> torch.Tensor:
+        """See `Attention`."""
+        return states[:, 0]
+
+    def of_first_tokens(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int) -> torch.Tensor:
+        """See `Attention`."""
+        return self(query[:, None], key, value, heads)[:, 0]  # of one query position per pair
 
 
 class VariableLengthAttention:
@@ -87,12 +110,17 @@ class VariableLengthAttention:
         borders = torch.zeros(len(lengths) + 1, dtype=torch.int32)
         borders[1:] = torch.from_numpy(np.cumsum(lengths))
         self._borders = on_device(borders, device)
+        self._first = self._borders[:-1]
         self._first_borders = torch.arange(len(lengths) + 1, dtype=torch.int32, device=device)
         self._longest = int(lengths.max())
 
     def __call__(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int) -> torch.Tensor:
         """See `Attention`."""
         return self._attend(query, key, value, heads, self._borders, self._longest)
+
+    def first_tokens(self, states: torch.Tensor) -> torch.Tensor:
+        """See `Attention`."""
+        return states.index_select(0, self._first)
 
     def of_first_tokens(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int) -> torch.Tensor:
         """See `Attention`."""
@@ -121,10 +149,11 @@ def variable_length_works(device: torch.device, dtype: torch.dtype) -> bool:
         return False
     lengths = np.array([5, 3], dtype=np.int64)
     states = torch.linspace(-1, 1, 8 * 64, dtype=torch.float32).reshape(8, 64).sin().to(device, dtype)
-    expected = torch.cat([_attend(part, part, part, 1, 1) for part in torch.split(states, lengths.tolist())])
+    expected = torch.cat([_attend(part[None], part[None], part[None], 1)[0] for part in torch.split(states, [5, 3])])
     try:
-        got = VariableLengthAttention(lengths, device)(states, states, states, 1)
-        first = VariableLengthAttention(lengths, device).of_first_tokens(states[[0, 5]], states, states, 1)
+        attention = VariableLengthAttention(lengths, device)
+        got = attention(states, states, states, 1)
+        first = attention.of_first_tokens(attention.first_tokens(states), states, states, 1)
         return torch.allclose(got, expected, atol=2e-2) and torch.allclose(first, expected[[0, 5]], atol=2e-2)
     except (ImportError, NotImplementedError, RuntimeError, TypeError):  # torch's, the GPU's or its driver's limits
         return False
@@ -138,17 +167,12 @@ def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def _attend(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    rows: int,
-    heads: int,
-    visible: torch.Tensor | None = None,
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int, visible: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Attention of pairs that are equally long: (rows · positions, hidden) -> (rows · query positions, hidden)."""
+    """Attention of pairs that are equally long: three times (rows, positions, hidden) -> as the query's."""
     # Three times (rows, heads, positions, head size), as views
     query, key, value = (
-        states.view(rows, len(states) // rows, heads, -1).transpose(1, 2) for states in (query, key, value)
+        states.view(states.shape[0], states.shape[1], heads, -1).transpose(1, 2) for states in (query, key, value)
     )
     context = scaled_dot_product_attention(query, key, value, attn_mask=visible)
-    return context.transpose(1, 2).flatten(2).flatten(0, 1)
+    return context.transpose(1, 2).flatten(2)

@@ -65,11 +65,11 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
         InputError: Anything else.
     """
     if isinstance(dtype, str) and dtype == "auto":
-        return torch.float16 if device.type == "cuda" and _is_fast(torch.float16, device) else torch.float32
+        return torch.float16 if device.type == "cuda" and is_fast(torch.float16, device) else torch.float32
     chosen = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if chosen is None or chosen not in _DTYPES.values():
         raise InputError(f"dtype={dtype!r} is not one of 'auto', {', '.join(map(repr, _DTYPES))}")
-    if chosen in _HALF_PRECISION and not _is_fast(chosen, device):
+    if chosen in _HALF_PRECISION and not is_fast(chosen, device):
         name = str(chosen).removeprefix("torch.")
         stays = "staying in float32" if device.type == "cpu" else "dtype='auto' is faster"
         warnings.warn(
@@ -116,7 +116,7 @@ def _with_index(device: torch.device) -> torch.device:
     return device
 
 
-def _is_fast(dtype: torch.dtype, device: torch.device) -> bool:
+def is_fast(dtype: torch.dtype, device: torch.device) -> bool:
     """Whether the hardware has instructions for a half precision; True where that can't be told."""
     if device.type == "cuda":
         # Tensor cores: float16 from Volta (7.0), bfloat16 from Ampere (8.0) on. AMD reports its own, higher numbers.

@@ -20,32 +20,23 @@ from pyterrier_bertcat.attention import Attention
 from pyterrier_bertcat.fused_linear import Activation, FusedLinear
 
 
-class PackedTokens(NamedTuple):
-    """The tokens of a batch, all pairs in one flat sequence.
+class Tokens(NamedTuple):
+    """The tokens of a batch: packed, (tokens,), or padded, (batch, length). See `pyterrier_bertcat.attention`.
 
     Attributes:
-        input_ids: int64 (tokens,).
-        position_ids: int64 (tokens,), each token's place in its pair, from 0 on.
-        token_type_ids: int64 (tokens,), or None.
-        first: int64 (batch,), where each pair's first token is.
+        input_ids: int64.
+        position_ids: int64, each token's place in its pair, from 0 on; (length,) is enough where the batch is padded.
+        token_type_ids: int64, or None.
     """
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor
     token_type_ids: torch.Tensor | None
-    first: torch.Tensor
 
     @classmethod
-    def of_padded(cls, input_ids: torch.Tensor, token_type_ids: torch.Tensor | None) -> PackedTokens:
-        """Takes the pads of a padded batch, (batch, length), for tokens; the attention has to hide them."""
-        batch, length = input_ids.shape
-        positions = torch.arange(length, device=input_ids.device)
-        return cls(
-            input_ids=input_ids.flatten(),
-            position_ids=positions.expand(batch, length).flatten(),
-            token_type_ids=None if token_type_ids is None else token_type_ids.flatten(),
-            first=torch.arange(batch, device=input_ids.device) * length,
-        )
+    def of_padded(cls, input_ids: torch.Tensor, token_type_ids: torch.Tensor | None) -> Tokens:
+        """Those of a padded batch: once or twice int64 (batch, length)."""
+        return cls(input_ids, torch.arange(input_ids.shape[1], device=input_ids.device), token_type_ids)
 
 
 class _Layer:
@@ -71,17 +62,15 @@ class _Layer:
         self._output, self._output_norm = linear(output), output_norm
 
     def __call__(self, hidden: torch.Tensor, attention: Attention, heads: int) -> torch.Tensor:
-        """All tokens: (tokens, hidden) -> (tokens, hidden)."""
+        """All tokens: (tokens, hidden) or (batch, length, hidden) -> the same."""
         context = attention(self._query(hidden), self._key(hidden), self._value(hidden), heads)
         return self._after_attention(context, hidden)
 
-    def of_first_tokens(
-        self, hidden: torch.Tensor, first: torch.Tensor, attention: Attention, heads: int
-    ) -> torch.Tensor:
-        """First tokens only: (tokens, hidden) -> (batch, hidden)."""
-        first_hidden = hidden.index_select(0, first)  # (batch, hidden)
-        context = attention.of_first_tokens(self._query(first_hidden), self._key(hidden), self._value(hidden), heads)
-        return self._after_attention(context, first_hidden)
+    def of_first_tokens(self, hidden: torch.Tensor, attention: Attention, heads: int) -> torch.Tensor:
+        """First tokens only: (tokens, hidden) or (batch, length, hidden) -> (batch, hidden)."""
+        first = attention.first_tokens(hidden)  # (batch, hidden)
+        context = attention.of_first_tokens(self._query(first), self._key(hidden), self._value(hidden), heads)
+        return self._after_attention(context, first)
 
     def _after_attention(self, context: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         hidden = self._attention_norm(self._attention_output.plus(context, hidden))
@@ -90,7 +79,7 @@ class _Layer:
 
 
 class FirstTokenPath:
-    """An encoder's way from packed tokens to the first token's last hidden state."""
+    """An encoder's way from tokens to the first token's last hidden state."""
 
     def __init__(self, encoder: PreTrainedModel, *, linear: type[FusedLinear] = FusedLinear) -> None:
         """Takes the encoder's modules.
@@ -104,7 +93,7 @@ class FirstTokenPath:
         self._heads = int(encoder.config.num_attention_heads)
         *self._layers, self._last = _LAYERS[type(encoder)](encoder, linear)
 
-    def __call__(self, tokens: PackedTokens, attention: Attention) -> torch.Tensor:
+    def __call__(self, tokens: Tokens, attention: Attention) -> torch.Tensor:
         """Encodes a batch.
 
         Args:
@@ -114,10 +103,10 @@ class FirstTokenPath:
         Returns:
             (batch, hidden), in the encoder's dtype.
         """
-        hidden = _embedded(self._encoder, tokens)  # (tokens, hidden)
+        hidden = _embedded(self._encoder, tokens)  # (tokens, hidden) or (batch, length, hidden)
         for layer in self._layers:
             hidden = layer(hidden, attention, self._heads)
-        return self._last.of_first_tokens(hidden, tokens.first, attention, self._heads)
+        return self._last.of_first_tokens(hidden, attention, self._heads)
 
 
 def has_first_token_path(encoder: PreTrainedModel) -> bool:
@@ -126,8 +115,8 @@ def has_first_token_path(encoder: PreTrainedModel) -> bool:
     return type(encoder) in _LAYERS and absolute and not getattr(encoder.config, "is_decoder", False)
 
 
-def _embedded(encoder: Any, tokens: PackedTokens) -> torch.Tensor:
-    """Embeddings: ids (tokens,) -> (tokens, hidden)."""
+def _embedded(encoder: Any, tokens: Tokens) -> torch.Tensor:
+    """Embeddings: ids (...) -> (..., hidden)."""
     embeddings = encoder.embeddings
     hidden: torch.Tensor = embeddings.word_embeddings(tokens.input_ids) + embeddings.position_embeddings(
         tokens.position_ids

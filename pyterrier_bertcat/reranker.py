@@ -77,8 +77,9 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
             model: A hub id, a local folder, ``"mini"`` (the small checkpoint inside this package), or an object: a
                 `Checkpoint` (model and tokenizer), or a `BertCatModel`, whose tokenizer is then looked for in the
                 folder it came from or, where it came from none, under its encoder's name.
-            batch_size: The most pairs per batch.
-            batch_tokens: The most tokens per batch, padding counted. None: what suits the device.
+            batch_size: How many pairs of ``max_length`` tokens a batch may hold; of shorter ones, as many more as have
+                no more tokens together.
+            batch_tokens: The most tokens per batch. None: what is fastest on the device, within ``batch_size``.
             max_length: The most tokens per pair; what is longer is cut, the longer of query and text first.
             text_field: The column with the documents' text.
             device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, … None: cuda, then mps or xpu where usable, then cpu.

@@ -59,6 +59,7 @@ def check(make, lengths):
     attend = make(np.array(lengths))
     expected = by_definition(query, key, value, lengths, lengths)
     torch.testing.assert_close(attend(query, key, value, HEADS), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(attend.first_tokens(query), query[starts], rtol=0, atol=0)
     first = attend.of_first_tokens(query[starts], key, value, HEADS)
     torch.testing.assert_close(first, expected[starts], rtol=0, atol=1e-5)
 
@@ -79,13 +80,13 @@ def test_padded_pairs_attend_within_their_tokens(lengths):
     def spread(packed):
         rectangle = torch.full((*mask.shape, HEADS * SIZE), 7.0)  # whatever stands in the pads
         rectangle[mask] = packed
-        return rectangle.flatten(0, 1)
+        return rectangle
 
     attend = PaddedAttention(mask.long())
-    context = attend(*map(spread, (query, key, value)), HEADS).unflatten(0, mask.shape)
+    context = attend(*map(spread, (query, key, value)), HEADS)
     expected = by_definition(query, key, value, lengths, lengths)
     torch.testing.assert_close(context[mask], expected, rtol=0, atol=1e-5)
-    first = attend.of_first_tokens(spread(query).unflatten(0, mask.shape)[:, 0], spread(key), spread(value), HEADS)
+    first = attend.of_first_tokens(attend.first_tokens(spread(query)), spread(key), spread(value), HEADS)
     torch.testing.assert_close(first, context[:, 0], rtol=0, atol=1e-5)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyterrier_bertcat.attention import Attention, EqualLengthAttention, PaddedAttention
-from pyterrier_bertcat.first_token import FirstTokenPath, PackedTokens, has_first_token_path
+from pyterrier_bertcat.first_token import FirstTokenPath, Tokens, has_first_token_path
 from pyterrier_bertcat.fused_linear import FusedLinear, fastest_linear
 from pyterrier_bertcat.pairs import PairBatch
 
@@ -27,15 +27,15 @@ def random_batch(lengths: list[int], seed: int = 0) -> PairBatch:
     return PairBatch(np.array(lengths), ids, numbers.integers(0, 2, sum(lengths)), (0, 0))
 
 
-def packed(batch: PairBatch) -> tuple[PackedTokens, Attention]:
-    arrays = batch.input_ids, batch.position_ids, batch.token_type_ids, batch.starts
-    return PackedTokens(*map(torch.from_numpy, arrays)), EqualLengthAttention(batch.lengths)
+def packed(batch: PairBatch) -> tuple[Tokens, Attention]:
+    arrays = batch.input_ids, batch.position_ids, batch.token_type_ids
+    return Tokens(*map(torch.from_numpy, arrays)), EqualLengthAttention(batch.lengths)
 
 
-def padded(batch: PairBatch) -> tuple[PackedTokens, Attention]:
+def padded(batch: PairBatch) -> tuple[Tokens, Attention]:
     rectangle = batch.padded()
     ids, types = torch.from_numpy(rectangle.input_ids), torch.from_numpy(rectangle.token_type_ids)
-    return PackedTokens.of_padded(ids, types), PaddedAttention(torch.from_numpy(rectangle.attention_mask))
+    return Tokens.of_padded(ids, types), PaddedAttention(torch.from_numpy(rectangle.attention_mask))
 
 
 def reference(encoder: transformers.PreTrainedModel, batch: PairBatch) -> torch.Tensor:

@@ -19,7 +19,7 @@ from pyterrier_bertcat.attention import (
     variable_length_works,
 )
 from pyterrier_bertcat.devices import choose_device, choose_dtype, default_batch_tokens
-from pyterrier_bertcat.first_token import FirstTokenPath, PackedTokens
+from pyterrier_bertcat.first_token import FirstTokenPath, Tokens
 from pyterrier_bertcat.fused_linear import FusedLinear, fastest_linear
 
 if TYPE_CHECKING:
@@ -95,11 +95,10 @@ class TorchBackend:
         attention: Attention
         scores: torch.Tensor
         if placed.path is not None and self._packs:
-            tokens = PackedTokens(
+            tokens = Tokens(
                 input_ids=self._tensor(batch.input_ids),
                 position_ids=self._tensor(batch.position_ids),
                 token_type_ids=self._token_types(batch.token_type_ids),
-                first=self._tensor(batch.starts),
             )
             if self.device.type == "cpu":
                 attention = EqualLengthAttention(batch.lengths)
@@ -113,7 +112,7 @@ class TorchBackend:
         if placed.path is None:
             scores = placed.model(input_ids=ids, attention_mask=mask, token_type_ids=types)
         else:
-            tokens, attention = PackedTokens.of_padded(ids, types), PaddedAttention(mask)
+            tokens, attention = Tokens.of_padded(ids, types), PaddedAttention(mask)
             scores = placed.model.relevance(placed.path(tokens, attention))
         return scores
 

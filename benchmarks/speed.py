@@ -1,0 +1,180 @@
+"""How fast the ways of scoring are: one process, the ways by turns, medians.
+
+    python benchmarks/speed.py [--workloads passages long repeated squad] [--data DATA] [--rounds 5] [--pairs 256]
+        [--device cpu] [--plot FILE]
+
+Prints a Markdown table per workload. DATA is the folder that holds ``squad_dev``, for the workload of that name. The
+ways, the model and where their weights come from: ``speed_ways.py``; the workloads: ``speed_workloads.py``. Every way
+scores the same pairs with the same weights, and how far its scores are from the plain loop's is printed with it.
+
+The columns: pairs per second (median); how many times the plain loop's speed that is (median over the rounds, each
+against the plain loop of the same round, so that a machine that slows down for a while spoils neither); memory at its
+peak above what was in use before; and the share of the machine's own matrix-product rate. That rate is measured in the
+same rounds, with the products of the model's layers at the batch size in use, and nothing around them. The share counts
+useful arithmetic only: what the score depends on, so no padding, and one token in the last layer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from speed_plot import plot
+from speed_ways import Way, speed_ways, write_model
+from speed_workloads import WORKLOADS, Workload
+
+from pyterrier_bertcat.pairs import PairTokenizer
+
+PRODUCT_TOKENS = {"float32": 1536, "bfloat16": 2048, "float16": 32_768}
+WARM_UP_PAIRS = 48
+
+
+def main() -> None:
+    """Prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=["passages"])
+    parser.add_argument("--data", type=Path, help="the folder that holds squad_dev")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--pairs", type=int, default=256)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--plot", type=Path, help="where to draw the first workload's pairs per second")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_model(folder)
+        workloads = [WORKLOADS[name](arguments.pairs, arguments.data) for name in arguments.workloads]
+        ways = speed_ways(folder, arguments.device, calibration=workloads[0].calibration)
+        tokenizer = transformers.BertTokenizerFast.from_pretrained(folder)
+        for number, workload in enumerate(workloads):
+            rates = compare(workload, ways, tokenizer, arguments.device, arguments.rounds)
+            if arguments.plot and number == 0:
+                plot(rates, workload.title, arguments.plot)
+
+
+def compare(
+    workload: Workload, ways: list[Way], tokenizer: transformers.PreTrainedTokenizerFast, device: str, rounds: int
+) -> dict[str, float]:
+    """Prints one workload's table; each way's pairs per second."""
+    queries, texts = workload.queries, workload.texts
+    lengths = PairTokenizer(tokenizer).encode(queries, texts).lengths
+    print(f"\n### {workload.title}: {len(queries)} pairs of {lengths.mean():.0f} tokens on average\n", flush=True)
+    plain, apart, peaks = ways[0].score(queries, texts), {}, {}
+    for way in ways:
+        way.score(queries[:WARM_UP_PAIRS], texts[:WARM_UP_PAIRS])
+        scores, peaks[way.name] = with_peak_memory(lambda way=way: way.score(queries, texts))
+        apart[way.name] = float(np.abs(scores - plain).max())
+    seconds: dict[str, list[float]] = {way.name: [] for way in ways}
+    product_rates: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for dtype in {way.dtype for way in ways} & PRODUCT_TOKENS.keys():
+            product_rates.setdefault(dtype, []).append(product_rate(dtype, device))
+        for way in ways:
+            seconds[way.name].append(seconds_of(lambda way=way: way.score(queries, texts)))
+    useful = useful_operations(lengths)
+    print("| way | pairs/s | against the plain loop | peak memory | share of the product rate | largest difference |")
+    print("|---|---|---|---|---|---|")
+    for way in ways:
+        rate = len(queries) / statistics.median(seconds[way.name])
+        ratio = median_ratio(seconds[ways[0].name], seconds[way.name])
+        shares = [useful / s / p for s, p in zip(seconds[way.name], product_rates.get(way.dtype, []), strict=False)]
+        share = f"{statistics.median(shares):.0%}" if shares else ""
+        print(
+            f"| {way.name} | {rate:.1f} | {ratio:.2f} | {peaks[way.name]:.0f} MB | {share} | {apart[way.name]:.1e} |",
+            flush=True,
+        )
+    print("\nMatrix products alone: ", end="")
+    print(", ".join(f"{dtype} {statistics.median(r) / 1e9:.0f} GFLOP/s" for dtype, r in product_rates.items()))
+    for name, base in [(ours.name, other.name) for ours in ways if ours.ours for other in ways if not other.ours]:
+        print(f"{name} against {base}: {median_ratio(seconds[base], seconds[name]):.2f}")
+    print(tokenising_report(tokenizer, queries, texts, rounds), flush=True)
+    return {way.name: len(queries) / statistics.median(seconds[way.name]) for way in ways}
+
+
+def median_ratio(base: list[float], seconds: list[float]) -> float:
+    """How many times as fast, by the median over the rounds."""
+    return statistics.median(b / s for b, s in zip(base, seconds, strict=True))
+
+
+def seconds_of(run: Callable[[], object]) -> float:
+    """How long a call takes."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def with_peak_memory(run: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
+    """A call's result, and the memory at its peak above that before it, in MB; nan where Linux can't tell."""
+    status = Path("/proc/self/status")
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is in use now
+        before = _kilobytes(status, "VmRSS")
+    except OSError:
+        return run(), float("nan")
+    result = run()
+    return result, (_kilobytes(status, "VmHWM") - before) / 1e3
+
+
+def _kilobytes(status: Path, name: str) -> int:
+    line = next(line for line in status.read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1])
+
+
+def product_rate(dtype: str, device: str) -> float:
+    """Operations per second of the products of one encoder layer, one after the other, nothing else."""
+    tokens = PRODUCT_TOKENS[dtype]
+    options = {"dtype": getattr(torch, dtype), "device": device}
+    shapes = [(768, 768)] * 4 + [(768, 3072), (3072, 768)]
+    inputs = {width: torch.randn(tokens, width, **options) for width in (768, 3072)}
+    weights = [torch.randn(shape, **options) for shape in shapes]
+
+    def layer() -> None:
+        for weight in weights:
+            torch.mm(inputs[weight.shape[0]], weight)
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    layer()
+    return sum(2 * tokens * a * b for a, b in shapes) / statistics.median(seconds_of(layer) for _ in range(5))
+
+
+def useful_operations(lengths: np.ndarray, *, hidden: int = 768, feed_forward: int = 3072, layers: int = 6) -> float:
+    """Multiplications and additions that the scores depend on, of the distinct rows given."""
+    key_and_value = 2 * 2 * hidden * hidden
+    others = 2 * 2 * hidden * hidden + 2 * 2 * hidden * feed_forward  # query, output projection, feed-forward
+    tokens, squares, pairs = lengths.sum(), (lengths.astype(float) ** 2).sum(), len(lengths)
+    all_tokens = (layers - 1) * ((key_and_value + others) * tokens + 4 * hidden * squares)
+    return float(all_tokens + key_and_value * tokens + others * pairs + 4 * hidden * tokens)
+
+
+def tokenising_report(
+    tokenizer: transformers.PreTrainedTokenizerFast, queries: list[str], texts: list[str], rounds: int
+) -> str:
+    """Tokenising and building pairs alone: ours, ours where no text occurs twice, and the tokenizer's own call."""
+    pairs = PairTokenizer(tokenizer)
+    distinct = [f"{text} {row}" for row, text in enumerate(texts)]
+    runs = {
+        "with reuse": lambda: pairs.encode(queries, texts),
+        "ours without": lambda: pairs.encode(queries, distinct),
+        "the tokenizer's own call": lambda: tokenizer(queries, texts, truncation=True, max_length=512),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            seconds[name].append(seconds_of(run))
+    parts = [
+        f"{name} {statistics.median(times) * 1e6 / len(texts):.0f} µs a pair "
+        f"({median_ratio(times, seconds['with reuse']):.1f} times the first)"
+        for name, times in seconds.items()
+    ]
+    return f"Tokenising ({len(set(texts))} distinct texts): {', '.join(parts)}"
+
+
+if __name__ == "__main__":
+    main()

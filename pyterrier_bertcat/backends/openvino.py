@@ -1,0 +1,115 @@
+"""Scores batches with OpenVINO on CPUs: in float32, in bfloat16, or in int8 calibrated on pairs like those to score."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pyterrier_bertcat.backends.openvino_graph import EXTRA, float_graph, int8_graph
+from pyterrier_bertcat.devices import choose_device, choose_dtype, is_fast
+from pyterrier_bertcat.errors import InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    from pyterrier_bertcat.checkpoints import Checkpoint
+    from pyterrier_bertcat.pairs import PairBatch
+
+_BATCH_TOKENS = 2048
+
+
+class OpenVinoBackend:
+    """A checkpoint's encoder as an OpenVINO graph, with the last layer for the first token only.
+
+    The layers after the encoder are computed by PyTorch in float32, as `TorchBackend` does. The weights are those at
+    the time it is made: training the model afterwards does not change its scores.
+
+    Attributes:
+        most_running: As many batches as OpenVINO computes side by side.
+    """
+
+    default_batch_tokens = _BATCH_TOKENS
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        dtype: str = "auto",
+        calibration: Sequence[tuple[str, str]] = (),
+        max_length: int = 512,
+        device: str | torch.device | None = None,
+    ) -> None:
+        """Reads the graph from the cache, or makes it first; int8 takes some ten seconds for that, once.
+
+        Args:
+            checkpoint: Model and tokenizer.
+            dtype: ``"float32"`` (which ``"auto"`` means here), ``"bfloat16"`` or ``"int8"``. What int8 leaves
+                unquantised is in bfloat16 where the CPU has it.
+            calibration: For int8: some hundred queries, each with a text, of the kind that will be scored.
+            max_length: The most tokens of a calibration pair.
+            device: ``"cpu"`` or None.
+
+        Raises:
+            InputError: Another device or dtype, an encoder without the first-token path, or int8 without calibration.
+            MissingExtraError: OpenVINO is not installed, or for the first time in int8, NNCF.
+        """
+        try:
+            import openvino
+        except ImportError as error:
+            raise MissingExtraError("openvino", extra=EXTRA) from error
+        if device is not None and choose_device(device).type != "cpu":
+            raise InputError(f"OpenVinoBackend computes on the CPU, got device={device!r}: leave device out")
+        if checkpoint.model.scoring_path != "first token":
+            raise InputError(
+                f"OpenVinoBackend knows DistilBERT, BERT, MiniLM and ELECTRA encoders, got "
+                f"{type(checkpoint.model.bert_model).__name__}: score with PyTorch, without this backend"
+            )
+        cpu = torch.device("cpu")
+        if dtype not in ("auto", "float32", "bfloat16", "int8"):
+            raise InputError(f"OpenVinoBackend takes dtype='float32', 'bfloat16' or 'int8', got {dtype!r}")
+        if dtype == "int8":
+            precision = torch.bfloat16 if is_fast(torch.bfloat16, cpu) else torch.float32
+            file = int8_graph(checkpoint, calibration=calibration, max_length=max_length)
+        else:
+            precision = choose_dtype(dtype, cpu)
+            file = float_graph(checkpoint)
+        self._model = checkpoint.model
+        self._compiled: Any = openvino.Core().compile_model(
+            str(file),
+            "CPU",
+            {
+                # Several batches at a time, each on some of the cores, keep all of them busy.
+                "PERFORMANCE_HINT": "THROUGHPUT",
+                "INFERENCE_PRECISION_HINT": "bf16" if precision == torch.bfloat16 else "f32",
+                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            },
+        )
+        # Asked once: asking waits for whatever is running.
+        self.most_running = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def start(self, batch: PairBatch) -> Callable[[], NDArray[np.float32]]:
+        """Starts scoring the pairs of a batch: float32 (b,). See `Backend`."""
+        try:
+            request = self._idle.get_nowait()
+        except queue.Empty:  # all are at work, or were left when a run was interrupted
+            request = self._compiled.create_infer_request()
+        padded = batch.padded()
+        inputs = [padded.input_ids, padded.attention_mask]
+        if self._model.uses_token_types:
+            types = padded.token_type_ids
+            inputs.append(np.zeros_like(padded.input_ids) if types is None else types)
+        request.start_async(dict(enumerate(inputs)))
+
+        def finish() -> NDArray[np.float32]:
+            request.wait()
+            first_token = torch.from_numpy(request.get_output_tensor(0).data.copy())  # float32 (b, hidden)
+            self._idle.put(request)
+            with torch.inference_mode():
+                scores: NDArray[np.float32] = self._model.relevance(first_token).numpy()
+            return scores
+
+        return finish

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_model
+
+from pyterrier_bertcat.backends.openvino import OpenVinoBackend
+from pyterrier_bertcat.checkpoints import Checkpoint
+from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.scoring import PairScorer
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # conversion and calibration warn of their own libraries' ways
+
+WORDS = "what is a fox dog and over the lazy quick brown jump".split()  # noqa: SIM905
+QUERIES = [" ".join(WORDS[number % 5 : number % 5 + 3]) for number in range(40)]
+TEXTS = [" ".join((WORDS * 4)[number % 11 : number % 11 + 3 + number]) for number in range(40)]
+PAIRS = list(zip(QUERIES, TEXTS, strict=True))
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """An empty cache."""
+    monkeypatch.setenv("PYTERRIER_HOME", str(tmp_path))
+    monkeypatch.setenv("CI", "true")  # OpenVINO reports its use otherwise
+    return tmp_path / "bertcat" / "openvino"
+
+
+def checkpoint_of(kind: str, tokenizer) -> Checkpoint:
+    return Checkpoint(model=tiny_model(kind), tokenizer=tokenizer)
+
+
+def scores_of(checkpoint: Checkpoint, **options) -> np.ndarray:
+    backend = OpenVinoBackend(checkpoint, **options)
+    return PairScorer(checkpoint, backend=backend, batch_tokens=300, verbose=False).score(QUERIES, TEXTS)
+
+
+@pytest.mark.parametrize("kind", ["distilbert", "bert", "electra"])
+def test_float32_scores_are_those_of_pytorch(kind, tokenizer):
+    checkpoint = checkpoint_of(kind, tokenizer)
+    expected = PairScorer(checkpoint, device="cpu", verbose=False).score(QUERIES, TEXTS)
+    np.testing.assert_allclose(scores_of(checkpoint, dtype="float32"), expected, atol=5e-5)
+
+
+def test_a_graph_is_made_once_and_for_its_weights_only(tokenizer, home):
+    checkpoint = checkpoint_of("distilbert", tokenizer)
+    first = scores_of(checkpoint)
+    [graph] = home.iterdir()
+    written = graph.stat().st_mtime_ns
+    np.testing.assert_array_equal(scores_of(checkpoint), first)
+    assert graph.stat().st_mtime_ns == written
+    other = Checkpoint(model=tiny_model(seed=1), tokenizer=tokenizer)
+    assert np.abs(scores_of(other) - first).max() > 1e-3
+    assert len(list(home.iterdir())) == 2
+
+
+def test_int8_follows_float32_and_its_graph_is_its_calibrations(tokenizer, home):
+    checkpoint = checkpoint_of("bert", tokenizer)
+    exact = PairScorer(checkpoint, device="cpu", verbose=False).score(QUERIES, TEXTS)
+    int8 = scores_of(checkpoint, dtype="int8", calibration=PAIRS)
+    assert np.corrcoef(int8, exact)[0, 1] > 0.98
+    assert np.abs(int8 - exact).max() > 0
+    scores_of(checkpoint, dtype="int8", calibration=PAIRS)
+    assert len(list(home.iterdir())) == 1
+    scores_of(checkpoint, dtype="int8", calibration=PAIRS[:20])
+    scores_of(checkpoint, dtype="float32")
+    assert len(list(home.iterdir())) == 3
+
+
+def test_the_last_layer_is_not_rounded_to_half_precision(tokenizer):
+    scores = torch.from_numpy(scores_of(checkpoint_of("distilbert", tokenizer), dtype="bfloat16"))
+    assert (scores.bfloat16().float() != scores).any()
+
+
+def test_what_can_not_be_is_refused(tokenizer):
+    checkpoint = checkpoint_of("distilbert", tokenizer)
+    with pytest.raises(InputError, match=r"give calibration=\[\(query, text\)"):
+        OpenVinoBackend(checkpoint, dtype="int8")
+    with pytest.raises(InputError, match="got 'float16'"):
+        OpenVinoBackend(checkpoint, dtype="float16")
+    changed = tiny_model("bert")
+    changed.bert_model.config.is_decoder = True
+    with pytest.raises(InputError, match="score with PyTorch"):
+        OpenVinoBackend(Checkpoint(model=changed, tokenizer=tokenizer))
