@@ -2,7 +2,7 @@
 
 On CPUs, oneDNN does both in one pass over the output, with weights that are laid out for it beforehand. PyTorch has
 these operators for its own compiler; measured on two AMX cores with DistilBERT's shapes, they make the whole model
-1.1 times (float32) to 1.15 times (bfloat16) as fast as separate calls.
+1.05 times (float32, 1,536 tokens) and 1.15 times (bfloat16, 2,048 tokens) as fast as separate calls.
 """
 
 from __future__ import annotations
