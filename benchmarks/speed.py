@@ -165,9 +165,11 @@ def tokenising_report(
         "the tokenizer's own call": lambda: tokenizer(queries, texts, truncation=True, max_length=512),
     }
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
+    for number in range(rounds + 1):
         for name, run in runs.items():
-            seconds[name].append(seconds_of(run))
+            took = seconds_of(run)
+            if number:  # the first round warms up
+                seconds[name].append(took)
     parts = [
         f"{name} {statistics.median(times) * 1e6 / len(texts):.0f} µs a pair "
         f"({median_ratio(times, seconds['with reuse']):.1f} times the first)"

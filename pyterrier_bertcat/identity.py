@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,17 +13,25 @@ _DIGITS_SHOWN = 16
 
 
 @dataclass(frozen=True)
-class InMemory:
-    """Stands for a model object in an identity: equal weights and vocabulary are equal.
+class Digest:
+    """Stands for an option in an identity whose value is large, or can't be hashed: equal content is equal.
 
     Attributes:
-        fingerprint: of its checkpoint.
+        what: in a word or two, for people.
+        digest: of the content, in hexadecimal digits.
     """
 
-    fingerprint: str
+    what: str
+    digest: str
+
+    @classmethod
+    def of_pairs(cls, pairs: Sequence[tuple[str, str]]) -> Digest:
+        """Stands for a list of pairs of strings."""
+        content = json.dumps([list(pair) for pair in pairs])
+        return cls(f"{len(pairs)} pairs", hashlib.sha256(content.encode()).hexdigest())
 
     def __repr__(self) -> str:
-        return f"<in memory {self.fingerprint[:_DIGITS_SHOWN]}>"
+        return f"<{self.what} {self.digest[:_DIGITS_SHOWN]}>"
 
 
 class IdentifiedByOptions:

@@ -12,7 +12,11 @@ from pyterrier_bertcat.frames import MISSING_TEXT_CHOICES, OUTPUT_COLUMNS
 
 PUBLISHED = "sebastian-hofstaetter/distilbert-cat-margin_mse-T2-msmarco"
 """The hub name of the authors' checkpoint."""
-DTYPES = ("auto", "float32", "float16", "bfloat16")
+DTYPES = {
+    "torch": ("auto", "float32", "float16", "bfloat16"),
+    "openvino": ("auto", "float32", "bfloat16", "int8"),
+}
+"""Which precisions each backend has."""
 PIN = "sha256:"
 """Begins a revision that names weights by the first digits of their checkpoint's fingerprint."""
 
@@ -39,9 +43,16 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise InputError(
             f"text_field={options['text_field']!r} is a column that re-ranking writes: rename the texts' column"
         )
-    for name, choices in (("dtype", DTYPES), ("missing_text", MISSING_TEXT_CHOICES)):
+    for name, choices in (("backend", tuple(DTYPES)), ("missing_text", MISSING_TEXT_CHOICES)):
         if options[name] not in choices:
             raise InputError(f"{name} is one of {', '.join(map(repr, choices))}, got {options[name]!r}")
+    backend = options["backend"]
+    if options["dtype"] not in DTYPES[backend]:
+        raise InputError(
+            f"with backend={backend!r}, dtype is one of {', '.join(map(repr, DTYPES[backend]))}, "
+            f"got {options['dtype']!r}"
+        )
+    _check_calibration(options["calibration"], options["dtype"])
     if not isinstance(options["verbose"], bool):
         raise InputError(f"verbose is True or False, got {options['verbose']!r}")
     _check_training(options["training"])
@@ -72,6 +83,22 @@ def _check_model(model: object, revision: object) -> None:
         raise InputError(
             f"a revision that begins with {PIN!r} goes on with 8 to 64 hexadecimal digits, got {revision!r}"
         )
+
+
+def _check_calibration(calibration: object, dtype: object) -> None:
+    if calibration is None:
+        return
+    is_pairs = isinstance(calibration, (list, tuple)) and all(
+        isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(text, str) for text in pair)
+        for pair in calibration
+    )
+    if not is_pairs or not calibration:
+        raise InputError(
+            "calibration is a list of (query, text) pairs of strings, at least one, "
+            f"got {str(calibration)[:60]!r} of type {type(calibration).__name__}"
+        )
+    if dtype != "int8":
+        raise InputError(f"calibration is for dtype='int8', got it with dtype={dtype!r}: leave calibration out")
 
 
 def _check_training(training: object) -> None:

@@ -15,15 +15,14 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.pair_layout import Int32Array, Int64Array, PairLayout, longest_first, ranges
+from pyterrier_bertcat.pair_batches import EncodedPairs
+from pyterrier_bertcat.pair_layout import Int32Array, Int64Array, PairLayout, longest_first
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,138 +35,6 @@ _PROBES = (
     ("no text", ""),
     ("", ""),
 )
-
-
-@dataclass(frozen=True)
-class PaddedBatch:
-    """Pairs of a batch padded to the longest of them; pads follow the tokens, whatever side the tokenizer would pad.
-
-    Attributes:
-        input_ids: int64 (batch, length).
-        attention_mask: int64 (batch, length), 1 for tokens and 0 for pads.
-        token_type_ids: int64 (batch, length), or None for tokenizers that have none.
-    """
-
-    input_ids: Int64Array
-    attention_mask: Int64Array
-    token_type_ids: Int64Array | None
-
-
-@dataclass(frozen=True)
-class PairBatch:
-    """Pairs of a batch, packed: one after the other, without padding.
-
-    Attributes:
-        lengths: int64 (batch,), tokens of each pair.
-        input_ids: int64 (tokens,).
-        token_type_ids: int64 (tokens,), or None for tokenizers that have none.
-        pad: Id and type of the padding token.
-    """
-
-    lengths: Int64Array
-    input_ids: Int64Array
-    token_type_ids: Int64Array | None
-    pad: tuple[int, int]
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    @property
-    def position_ids(self) -> Int64Array:
-        """int64 (tokens,), each token's place in its pair, from 0 on."""
-        return ranges(self.lengths)
-
-    @property
-    def starts(self) -> Int64Array:
-        """int64 (batch,), where each pair begins."""
-        starts: Int64Array = np.cumsum(self.lengths) - self.lengths
-        return starts
-
-    def __getitem__(self, rows: slice) -> PairBatch:
-        """Some neighbouring pairs as a batch of their own."""
-        lengths = self.lengths[rows]
-        start = int(self.lengths[: rows.indices(len(self))[0]].sum())
-        tokens = slice(start, start + int(lengths.sum()))
-        types = None if self.token_type_ids is None else self.token_type_ids[tokens]
-        return PairBatch(lengths=lengths, input_ids=self.input_ids[tokens], token_type_ids=types, pad=self.pad)
-
-    def padded(self) -> PaddedBatch:
-        """The same pairs, padded to the longest of them."""
-        is_token = np.arange(int(self.lengths.max(initial=0))) < self.lengths[:, None]  # (batch, length)
-
-        def spread(values: Int64Array, pad: int) -> Int64Array:
-            array = np.full(is_token.shape, pad, dtype=np.int64)
-            array[is_token] = values  # row by row, which is their order
-            return array
-
-        types = None if self.token_type_ids is None else spread(self.token_type_ids, self.pad[1])
-        return PaddedBatch(spread(self.input_ids, self.pad[0]), is_token.astype(np.int64), types)
-
-
-class EncodedPairs:
-    """Pairs as ranges of one flat array of token ids; about 40 bytes a pair besides the distinct texts' tokens.
-
-    Attributes:
-        lengths: int64 (n,), tokens per pair, special tokens counted.
-    """
-
-    def __init__(
-        self,
-        *,
-        tokens: Int32Array,
-        starts: Int64Array,
-        kept: Int64Array,
-        alone: NDArray[np.bool_],
-        layouts: tuple[PairLayout, PairLayout],
-        pad: tuple[int, int],
-        token_types: bool,
-    ) -> None:
-        """Keeps what `PairTokenizer.encode` made.
-
-        Args:
-            tokens: Token ids of all distinct texts, one after the other.
-            starts: (2, n), where the query and the text of each pair begin in ``tokens``.
-            kept: (2, n), how many tokens of each are left after truncation.
-            alone: (n,), whether the query stands alone because the text is empty.
-            layouts: For pairs, and for queries that stand alone.
-            pad: Id and type of the padding token.
-            token_types: Whether batches carry ``token_type_ids``.
-        """
-        self._tokens, self._starts, self._kept, self._alone = tokens, starts, kept, alone
-        self._layouts, self._pad, self._token_types = layouts, pad, token_types
-        pair, single = layouts
-        self.lengths: Int64Array = kept.sum(axis=0) + np.where(alone, single.size, pair.size)
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def batch(self, rows: Sequence[int] | Int64Array) -> PairBatch:
-        """The given pairs as one batch.
-
-        Args:
-            rows: Positions of pairs, in the order wanted.
-
-        Returns:
-            A batch with one pair per position.
-        """
-        rows = np.asarray(rows, dtype=np.int64)
-        lengths = self.lengths[rows]
-        places = np.cumsum(lengths) - lengths
-        ids, types = np.empty((2, int(lengths.sum())), dtype=np.int64)
-        for layout, alone in zip(self._layouts, (False, True), strict=True):
-            of_layout = self._alone[rows] == alone
-            members = rows[of_layout]
-            layout.write(
-                ids,
-                types,
-                places[of_layout],
-                tokens=self._tokens,
-                starts=self._starts[:, members],
-                kept=self._kept[:, members],
-            )
-        return PairBatch(
-            lengths=lengths, input_ids=ids, token_type_ids=types if self._token_types else None, pad=self._pad
-        )
 
 
 class PairTokenizer:

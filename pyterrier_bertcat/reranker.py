@@ -15,7 +15,7 @@ import pyterrier as pt
 
 from pyterrier_bertcat.batching import DEFAULT_BATCH_SIZE
 from pyterrier_bertcat.frames import MissingText, query_text_pairs, ranked, with_strings
-from pyterrier_bertcat.identity import IdentifiedByOptions, InMemory
+from pyterrier_bertcat.identity import Digest, IdentifiedByOptions
 from pyterrier_bertcat.options import PIN, PUBLISHED, check_options, is_name
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pyterrier_bertcat.verification import Verification
 
 _PIN_DIGITS = 16
-_SCORER_OPTIONS = ("batch_size", "batch_tokens", "max_length", "device", "dtype")
+_SCORER_OPTIONS = ("batch_size", "batch_tokens", "max_length", "device", "dtype", "backend", "calibration")
 
 
 class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
@@ -66,6 +66,8 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         text_field: str = "text",
         device: str | None = None,
         dtype: str = "auto",
+        backend: str = "torch",
+        calibration: Sequence[tuple[str, str]] | None = None,
         revision: str | None = None,
         missing_text: MissingText = "raise",
         training: TrainingOptions | None = None,
@@ -84,7 +86,12 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
             text_field: The column with the documents' text.
             device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, … None: cuda, then mps or xpu where usable, then cpu.
             dtype: Of the encoder; the last layer is always float32. ``"float32"``, ``"float16"``, ``"bfloat16"``, or
-                ``"auto"``: float16 on cuda where that is fast, float32 elsewhere.
+                ``"auto"``: float16 on cuda where that is fast, float32 elsewhere. OpenVINO also takes ``"int8"``, and
+                no ``"float16"``.
+            backend: What computes: ``"torch"``, or ``"openvino"`` (extra ``openvino``; CPUs only; DistilBERT, BERT,
+                MiniLM and ELECTRA encoders).
+            calibration: For int8: some hundred queries, each with a text, of the kind that will be scored; relevance
+                does not matter. None: the pairs packaged with ``"mini"``, for that model only.
             revision: Branch, tag or commit of a model on the hub; or ``"sha256:"`` and the first digits of a
                 checkpoint's fingerprint, which pins a local one (`fit` does so).
             missing_text: What None or NaN as text means: ``"raise"`` an error, ``"empty"`` an empty text.
@@ -101,6 +108,8 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         self.text_field = text_field
         self.device = device
         self.dtype = dtype
+        self.backend = backend
+        self.calibration = calibration
         self.revision = revision
         self.missing_text = missing_text
         self.training = training
@@ -156,13 +165,13 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
     @property
     def scorer(self) -> PairScorer:
         """What scores the pairs, made at the first use and again whenever an option was set to something else."""
-        from pyterrier_bertcat.scoring import PairScorer
+        from pyterrier_bertcat.engine import scorer_for
 
         with self._lock:
             checkpoint, options = self.checkpoint, self._scorer_options()
             if self._scorer is None or self._scorer[:2] != (checkpoint, options):
                 check_options(self._options())
-                self._scorer = (checkpoint, options, PairScorer(checkpoint, **options))
+                self._scorer = (checkpoint, options, scorer_for(checkpoint, **options))
             self._scorer[2].verbose = self.verbose
             return self._scorer[2]
 
@@ -179,11 +188,11 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         Raises:
             CheckpointError: a score differs by more, or nothing is known about this checkpoint.
         """
-        from pyterrier_bertcat.scoring import PairScorer
+        from pyterrier_bertcat.engine import scorer_for
         from pyterrier_bertcat.verification import verify_checkpoint
 
         options = {**self._scorer_options(), "dtype": "float32" if self.dtype == "auto" else self.dtype}
-        scorer = PairScorer(self.checkpoint, **options, verbose=False)
+        scorer = scorer_for(self.checkpoint, **options, verbose=False)
         return verify_checkpoint(self.checkpoint, scorer.score, known=known, tolerance=tolerance)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
@@ -281,10 +290,15 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         self.__dict__.update(state)
 
     def _identity(self) -> dict[str, Any]:
+        identity = super()._identity()
+        if self.calibration is not None:
+            identity["calibration"] = Digest.of_pairs(self.calibration)
         if not is_name(self.model):
-            return {**super()._identity(), "model": InMemory(self.checkpoint.fingerprint)}
-        # A path gets a dot, because without it the string could be a hub id, or "mini".
-        return {**super()._identity(), "model": self.model if isinstance(self.model, str) else join(".", self.model)}
+            identity["model"] = Digest("in memory", self.checkpoint.fingerprint)
+        elif not isinstance(self.model, str):
+            # A path gets a dot, because without it the string could be a hub id, or "mini".
+            identity["model"] = join(".", self.model)
+        return identity
 
     def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
         pt.validate.result_frame(frame, extra_columns=["query", self.text_field])

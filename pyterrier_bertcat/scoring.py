@@ -18,7 +18,8 @@ from pyterrier_bertcat.batching import DEFAULT_BATCH_SIZE, plan_batches, smaller
 from pyterrier_bertcat.devices import is_out_of_memory
 from pyterrier_bertcat.errors import InputError, PairTooLargeError, ScoreError
 from pyterrier_bertcat.look_ahead import look_ahead
-from pyterrier_bertcat.pairs import PairBatch, PairTokenizer, checked_pairs, distinct_pairs
+from pyterrier_bertcat.pair_batches import PairBatch
+from pyterrier_bertcat.pairs import PairTokenizer, checked_pairs, distinct_pairs
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,8 @@ from conftest import tiny_model
 
 from pyterrier_bertcat.backends.torch import TorchBackend
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.pairs import PairBatch, PairTokenizer
+from pyterrier_bertcat.pair_batches import PairBatch
+from pyterrier_bertcat.pairs import PairTokenizer
 
 QUERIES = ["what is it", "a question about foxes and dogs", "", "short", "what is it"]
 TEXTS = ["a text", "the quick brown fox jumps over the lazy dog", "no question here", "", "another text"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pyterrier_bertcat.attention import Attention, EqualLengthAttention, PaddedAttention
 from pyterrier_bertcat.first_token import FirstTokenPath, Tokens, has_first_token_path
 from pyterrier_bertcat.fused_linear import FusedLinear, fastest_linear
-from pyterrier_bertcat.pairs import PairBatch
+from pyterrier_bertcat.pair_batches import PairBatch
 
 CPU = torch.device("cpu")
 FASTEST = fastest_linear(CPU, torch.float32)

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import tiny_model
 
 from pyterrier_bertcat.backends.openvino import OpenVinoBackend
-from pyterrier_bertcat.checkpoints import Checkpoint
+from pyterrier_bertcat.checkpoints import Checkpoint, save_checkpoint
+from pyterrier_bertcat.engine import packaged_calibration
 from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.reranker import BertCatReRanker
 from pyterrier_bertcat.scoring import PairScorer
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # conversion and calibration warn of their own libraries' ways
@@ -82,3 +87,39 @@ def test_what_can_not_be_is_refused(tokenizer):
     changed.bert_model.config.is_decoder = True
     with pytest.raises(InputError, match="score with PyTorch"):
         OpenVinoBackend(Checkpoint(model=changed, tokenizer=tokenizer))
+
+
+# On the re-ranker
+
+
+def frame() -> pd.DataFrame:
+    queries, texts = zip(*packaged_calibration(), strict=True)
+    qids = [f"q{number % 32}" for number in range(len(queries))]
+    docnos = [f"d{number}" for number in range(len(queries))]
+    return pd.DataFrame({"qid": qids, "query": queries, "docno": docnos, "text": texts})
+
+
+def test_mini_in_int8_needs_no_calibration_and_ranks_as_in_float32():
+    exact = BertCatReRanker("mini", device="cpu", verbose=False)(frame())
+    int8 = BertCatReRanker("mini", backend="openvino", dtype="int8", verbose=False)(frame())
+    scores = exact.merge(int8, on=["qid", "docno"])
+    assert np.corrcoef(scores["score_x"], scores["score_y"])[0, 1] > 0.995
+    assert (scores["score_x"] != scores["score_y"]).any()
+    assert int8.columns.tolist() == exact.columns.tolist()
+
+
+def test_other_models_in_int8_need_pairs_and_their_calibration_is_part_of_their_identity(tmp_path, tokenizer):
+    folder = save_checkpoint(checkpoint_of("distilbert", tokenizer), tmp_path / "model")
+    options = {"backend": "openvino", "dtype": "int8", "verbose": False}
+    with pytest.raises(InputError, match=r"give calibration=\[\(query, text\)"):
+        BertCatReRanker(str(folder), **options)(frame())
+    made, same, other = (BertCatReRanker(str(folder), calibration=c, **options) for c in (PAIRS, PAIRS[:], PAIRS[1:]))
+    assert made == same == pickle.loads(pickle.dumps(made))
+    assert hash(made) == hash(same)
+    assert made != other
+    assert "calibration=<40 pairs " in repr(made)
+    assert len(made(frame())) == len(frame())
+
+
+def test_backends_are_never_equal():
+    assert BertCatReRanker("mini", backend="openvino") != BertCatReRanker("mini")

@@ -29,6 +29,13 @@ from pyterrier_bertcat.reranker import BertCatReRanker
         {"device": 0},
         {"dtype": "int8"},
         {"dtype": torch.float16},
+        {"backend": "onnx"},
+        {"dtype": "float16", "backend": "openvino"},
+        {"dtype": "int8", "backend": "torch"},
+        {"calibration": "some text", "backend": "openvino", "dtype": "int8"},
+        {"calibration": [], "backend": "openvino", "dtype": "int8"},
+        {"calibration": [("a query", None)], "backend": "openvino", "dtype": "int8"},
+        {"calibration": ["ab"], "backend": "openvino", "dtype": "int8"},
         {"missing_text": "ignore"},
         {"missing_text": None},
         {"revision": 1},
@@ -63,3 +70,8 @@ def test_options_are_keyword_only():
 def test_a_revision_of_a_model_object_is_refused(tiny_checkpoint):
     with pytest.raises(InputError, match="revision"):
         BertCatReRanker(tiny_checkpoint, revision="main")
+
+
+def test_calibration_without_int8_is_refused():
+    with pytest.raises(InputError, match="calibration is for dtype='int8', got it with dtype='auto'"):
+        BertCatReRanker(calibration=[("a query", "a text")])

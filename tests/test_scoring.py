@@ -27,7 +27,7 @@ from pyterrier_bertcat.backends.torch import TorchBackend
 from pyterrier_bertcat.checkpoints import Checkpoint
 from pyterrier_bertcat.errors import InputError, PairTooLargeError, ScoreError
 from pyterrier_bertcat.modeling import BertCatModel
-from pyterrier_bertcat.pairs import PairBatch
+from pyterrier_bertcat.pair_batches import PairBatch
 from pyterrier_bertcat.scoring import PairScorer
 
 WORDS = "what is a fox dog and over the lazy quick brown jump unbelievably 🔥 café 1,000 of [SEP]".split()  # noqa: SIM905

@@ -16,7 +16,7 @@ from pyterrier_bertcat.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from pyterrier_bertcat.checkpoints import Checkpoint
-    from pyterrier_bertcat.pairs import PairBatch
+    from pyterrier_bertcat.pair_batches import PairBatch
 
 _BATCH_TOKENS = 2048
 
@@ -97,11 +97,7 @@ class OpenVinoBackend:
             request = self._idle.get_nowait()
         except queue.Empty:  # all are at work, or were left when a run was interrupted
             request = self._compiled.create_infer_request()
-        padded = batch.padded()
-        inputs = [padded.input_ids, padded.attention_mask]
-        if self._model.uses_token_types:
-            types = padded.token_type_ids
-            inputs.append(np.zeros_like(padded.input_ids) if types is None else types)
+        inputs = batch.padded().inputs(token_types=self._model.uses_token_types)
         request.start_async(dict(enumerate(inputs)))
 
         def finish() -> NDArray[np.float32]:

@@ -6,15 +6,16 @@ folder (``PYTERRIER_HOME``, or ``~/.pyterrier``).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyterrier as pt
 import torch
 
@@ -134,15 +135,12 @@ def _quantised(checkpoint: Checkpoint, pairs: Sequence[tuple[str, ...]], max_len
     encoded = PairTokenizer(checkpoint.tokenizer, max_length=max_length).encode(queries, texts)
     inputs = []
     for rows in plan_batches(encoded.lengths, batch_tokens=_CALIBRATION_BATCH_TOKENS):
-        batch = encoded.batch(rows).padded()
-        arrays = [batch.input_ids, batch.attention_mask]
-        if checkpoint.model.uses_token_types:
-            arrays.append(np.zeros_like(batch.input_ids) if batch.token_type_ids is None else batch.token_type_ids)
-        inputs.append(arrays)
+        inputs.append(encoded.batch(rows).padded().inputs(token_types=checkpoint.model.uses_token_types))
     logger.info("calibrating int8 on %d pairs", len(pairs))
-    return nncf.quantize(
-        _converted(checkpoint),
-        nncf.Dataset(inputs),
-        subset_size=len(inputs),
-        model_type=nncf.ModelType.TRANSFORMER,
-    )
+    with contextlib.redirect_stdout(sys.stderr):  # NNCF draws its progress bars on what may be a command's output
+        return nncf.quantize(
+            _converted(checkpoint),
+            nncf.Dataset(inputs),
+            subset_size=len(inputs),
+            model_type=nncf.ModelType.TRANSFORMER,
+        )

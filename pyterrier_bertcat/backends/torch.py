@@ -24,7 +24,7 @@ from pyterrier_bertcat.fused_linear import FusedLinear, fastest_linear
 
 if TYPE_CHECKING:
     from pyterrier_bertcat.modeling import CrossEncoder
-    from pyterrier_bertcat.pairs import PairBatch
+    from pyterrier_bertcat.pair_batches import PairBatch
 
 _MOST_RUNNING_ON_CUDA = 8
 

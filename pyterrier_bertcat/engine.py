@@ -1,0 +1,64 @@
+"""From the re-ranker's options to the scorer that does what they say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+from pyterrier_bertcat.checkpoints import PACKAGED, Checkpoint
+from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.scoring import PairScorer
+
+_CALIBRATION_FILE = "calibration.jsonl"
+
+
+def scorer_for(
+    checkpoint: Checkpoint,
+    *,
+    backend: str,
+    calibration: Sequence[tuple[str, str]] | None,
+    device: str | None,
+    dtype: str,
+    max_length: int,
+    **options: Any,
+) -> PairScorer:
+    """Makes a scorer.
+
+    Args:
+        checkpoint: Model and tokenizer.
+        backend: ``"torch"`` or ``"openvino"``.
+        calibration: Queries, each with a text, for int8. None: those packaged with ``mini``, for ``mini`` only.
+        device: As `PairScorer` and `OpenVinoBackend` take it.
+        dtype: The same.
+        max_length: The most tokens per pair.
+        options: The other options of `PairScorer`.
+
+    Raises:
+        InputError: An option that can't be used, or int8 without pairs to calibrate on.
+        MissingExtraError: OpenVINO is not installed.
+    """
+    if backend == "torch":
+        return PairScorer(checkpoint, device=device, dtype=dtype, max_length=max_length, **options)
+    from pyterrier_bertcat.backends.openvino import OpenVinoBackend
+
+    if dtype == "int8" and calibration is None:
+        if checkpoint.source != PACKAGED:
+            raise InputError(
+                f"int8 is calibrated on pairs like those it will score, and none come with {checkpoint.source!r}: give "
+                "calibration=[(query, text), ...], some hundred of your own, without regard to relevance"
+            )
+        calibration = packaged_calibration()
+    on_openvino = OpenVinoBackend(
+        checkpoint, dtype=dtype, calibration=calibration or (), max_length=max_length, device=device
+    )
+    return PairScorer(checkpoint, backend=on_openvino, max_length=max_length, **options)
+
+
+def packaged_calibration() -> list[tuple[str, str]]:
+    """The pairs that come with ``mini``: each of its questions with the text that answers it, and with another one."""
+    file = resources.files("pyterrier_bertcat") / PACKAGED / _CALIBRATION_FILE
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    queries, texts = [row["query"] for row in rows], [row["text"] for row in rows]
+    return list(zip(queries, texts, strict=True)) + list(zip(queries, texts[1:] + texts[:1], strict=True))
