@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from memory import with_peak_memory
 from speed_plot import plot
 from speed_ways import Way, speed_ways, write_model
 from speed_workloads import WORKLOADS, Workload
@@ -107,23 +108,6 @@ def seconds_of(run: Callable[[], object]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
-
-
-def with_peak_memory(run: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
-    """A call's result, and the memory at its peak above that before it, in MB; nan where Linux can't tell."""
-    status = Path("/proc/self/status")
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is in use now
-        before = _kilobytes(status, "VmRSS")
-    except OSError:
-        return run(), float("nan")
-    result = run()
-    return result, (_kilobytes(status, "VmHWM") - before) / 1e3
-
-
-def _kilobytes(status: Path, name: str) -> int:
-    line = next(line for line in status.read_text().splitlines() if line.startswith(name))
-    return int(line.split()[1])
 
 
 def product_rate(dtype: str, device: str) -> float:

@@ -41,22 +41,23 @@ def _random_texts(lengths: np.ndarray, seed: int) -> list[str]:
 
 
 def _random(title: str, pairs: int, *, text_tokens: int, distinct: int) -> Workload:
-    """Texts whose lengths are spread as passages' are (gamma, shape 9), each for as many queries as needed."""
+    """Texts whose lengths are spread as passages' are (gamma, shape 9), each with as many queries as needed."""
     numbers = np.random.default_rng(0)
     most = 512 - QUERY_WORDS - 3
 
     def some(count: int, seed: int) -> list[str]:
         return _random_texts(numbers.gamma(9, text_tokens / 9, count).clip(5, most).astype(int), seed)
 
-    texts = [text for text in some(distinct, 1) for _ in range(pairs // distinct)]
-    queries = _random_texts(np.full(max(1, len(texts) // 32), QUERY_WORDS), 2)
+    repeats = pairs // distinct
+    texts = [text for text in some(distinct, 1) for _ in range(repeats)]
+    queries = _random_texts(np.full(max(repeats, len(texts) // 32), QUERY_WORDS), 2)
     rows = numbers.permutation(len(texts))
     calibration = zip(
         _random_texts(np.full(CALIBRATION_PAIRS, QUERY_WORDS), 3), some(CALIBRATION_PAIRS, 4), strict=True
     )
     return Workload(
         title=title,
-        queries=[queries[row % len(queries)] for row in range(len(texts))],
+        queries=[queries[row % len(queries)] for row in rows],  # no pair occurs twice
         texts=[texts[row] for row in rows],
         calibration=list(calibration),
     )
