@@ -99,8 +99,12 @@ def main() -> None:
 class FreeBackend:
     """Scores nothing, in no time."""
 
+    device_name, dtype_name, pads = "none", "none", False
     default_batch_tokens = 2048
     most_running = 0
+
+    def peak_memory_mb(self) -> None:
+        """Unknown."""
 
     def start(self, batch: PairBatch) -> Callable[[], np.ndarray]:
         """Zeros."""

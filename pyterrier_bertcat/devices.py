@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 import warnings
 
 import torch
@@ -130,3 +131,19 @@ def is_fast(dtype: torch.dtype, device: torch.device) -> bool:
     )
     checks = [getattr(torch.cpu, name) for name in names if hasattr(torch.cpu, name)]
     return any(check() for check in checks) if checks else dtype == torch.bfloat16
+
+
+def peak_memory_mb(device: torch.device) -> float | None:
+    """The most memory that this process has had so far: tensors on a CUDA device, else all memory.
+
+    Returns:
+        MB (of a million bytes), or None where the system does not tell.
+    """
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device)) / 1e6
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6  # macOS counts bytes, Linux kibibytes

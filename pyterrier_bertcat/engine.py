@@ -10,6 +10,7 @@ from typing import Any
 from pyterrier_bertcat.checkpoints import PACKAGED, Checkpoint
 from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.scoring import PairScorer
+from pyterrier_bertcat.truncation import Truncation
 
 _CALIBRATION_FILE = "calibration.jsonl"
 
@@ -21,7 +22,7 @@ def scorer_for(
     calibration: Sequence[tuple[str, str]] | None,
     device: str | None,
     dtype: str,
-    max_length: int,
+    truncation: Truncation,
     **options: Any,
 ) -> PairScorer:
     """Makes a scorer.
@@ -32,7 +33,7 @@ def scorer_for(
         calibration: Queries, each with a text, for int8. None: those packaged with ``mini``, for ``mini`` only.
         device: As `PairScorer` and `OpenVinoBackend` take it.
         dtype: The same.
-        max_length: The most tokens per pair.
+        truncation: How pairs are cut.
         options: The other options of `PairScorer`.
 
     Raises:
@@ -40,7 +41,7 @@ def scorer_for(
         MissingExtraError: OpenVINO is not installed.
     """
     if backend == "torch":
-        return PairScorer(checkpoint, device=device, dtype=dtype, max_length=max_length, **options)
+        return PairScorer(checkpoint, device=device, dtype=dtype, truncation=truncation, **options)
     from pyterrier_bertcat.backends.openvino import OpenVinoBackend
 
     if dtype == "int8" and calibration is None:
@@ -51,9 +52,9 @@ def scorer_for(
             )
         calibration = packaged_calibration()
     on_openvino = OpenVinoBackend(
-        checkpoint, dtype=dtype, calibration=calibration or (), max_length=max_length, device=device
+        checkpoint, dtype=dtype, calibration=calibration or (), truncation=truncation, device=device
     )
-    return PairScorer(checkpoint, backend=on_openvino, max_length=max_length, **options)
+    return PairScorer(checkpoint, backend=on_openvino, truncation=truncation, **options)
 
 
 def packaged_calibration() -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ never changed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -73,33 +73,58 @@ def with_strings(inp: pd.DataFrame, *, text_field: str, missing_text: MissingTex
     return strings
 
 
-def ranked(inp: pd.DataFrame, scores: np.ndarray[Any, np.dtype[np.float32]]) -> pd.DataFrame:
+def ranked(
+    inp: pd.DataFrame,
+    scores: np.ndarray[Any, np.dtype[np.float32]],
+    *,
+    extra: Mapping[str, np.ndarray[Any, Any]] | None = None,
+) -> pd.DataFrame:
     """Join scores to rows by position, then order and rank the rows.
 
     Args:
         inp: a result frame without a missing ``qid``.
         scores: float32 (len(inp),), one per row in the order of the rows.
+        extra: further columns by name, one value per row.
 
     Returns:
-        A new frame: the columns of ``inp`` without ``score`` and ``rank``, then ``score`` (float32) and ``rank``
-        (int64, by ``pt.model.add_ranks``: the best is 0). Queries stand in order of first appearance, each one's rows
-        best first, on a fresh index 0..n-1. Equal scores are ordered by docno, descending as text, which is how
-        ``pt.Experiment`` and trec_eval break ties, so that ``% k`` cuts where the evaluation would; rows that share
-        the docno too keep their order. For no rows: the same columns and types.
+        A new frame: the columns of ``inp`` without ``score``, ``rank`` and those in ``extra``, then these, then
+        ``score`` (float32) and ``rank`` (int64, by ``pt.model.add_ranks``: the best is 0). Queries stand in order of
+        first appearance, each one's rows best first, on a fresh index 0..n-1. Equal scores are ordered by docno,
+        descending as text, which is how ``pt.Experiment`` and trec_eval break ties, so that ``% k`` cuts where the
+        evaluation would; rows that share the docno too keep their order. For no rows: the same columns and types.
 
     Raises:
         ValueError: if there is not one score for each row.
     """
     if scores.shape != (len(inp),):
         raise ValueError(f"expected one score for each of {len(inp)} rows, got scores of shape {scores.shape}")
+    extra = extra or {}
+    order, _ = best_first(inp, scores)
+    out = inp.drop(columns=[*OUTPUT_COLUMNS, *extra], errors="ignore").iloc[order].reset_index(drop=True)
+    for name, values in extra.items():
+        out[name] = pd.Series(values[order], dtype=str if values.dtype == object else None)  # no rows: no type to see
+    out["score"] = scores[order].astype(np.float32, copy=False)
+    return pt.model.add_ranks(out)  # type: ignore[no-any-return]
+
+
+def best_first(
+    inp: pd.DataFrame, scores: np.ndarray[Any, Any]
+) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.int64]]]:
+    """How rows are ordered: queries as they first appear, best scores first, ties as `ranked` says.
+
+    Args:
+        inp: a result frame of n rows.
+        scores: (n,), without NaN.
+
+    Returns:
+        int64 (n,), the rows in that order; and int64 (n,), for each place in it, the query's number.
+    """
     query_codes, _ = pd.factorize(inp["qid"])
     order = np.lexsort((-scores, query_codes))  # stable, as `sorted` is: what is equal keeps its order
     docnos = _values(inp["docno"])
     for tie in _ties(query_codes[order], scores[order]):
         order[tie] = sorted(order[tie].tolist(), key=lambda row: str(docnos[row]), reverse=True)
-    out = inp.drop(columns=list(OUTPUT_COLUMNS), errors="ignore").iloc[order].reset_index(drop=True)
-    out["score"] = scores[order].astype(np.float32, copy=False)
-    return pt.model.add_ranks(out)  # type: ignore[no-any-return]
+    return order, query_codes[order]
 
 
 def _ties(query_codes: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> Iterator[slice]:

@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.extra_columns import EXTRA_COLUMNS
 from pyterrier_bertcat.frames import MISSING_TEXT_CHOICES, OUTPUT_COLUMNS
+from pyterrier_bertcat.passages import Passages
+from pyterrier_bertcat.truncation import Truncation
 
 PUBLISHED = "sebastian-hofstaetter/distilbert-cat-margin_mse-T2-msmarco"
 """The hub name of the authors' checkpoint."""
@@ -31,7 +34,7 @@ def check_options(options: Mapping[str, Any]) -> None:
         InputError: with the option, what was expected and what came.
     """
     _check_model(options["model"], options["revision"])
-    for name, none_allowed in (("batch_size", False), ("batch_tokens", True), ("max_length", False)):
+    for name, none_allowed in (("batch_size", False), ("batch_tokens", True), ("depth", True)):
         value = options[name]
         if not (none_allowed and value is None) and (type(value) is not int or value < 1):
             raise InputError(f"{name} is a whole number of at least 1{' or None' * none_allowed}, got {value!r}")
@@ -39,10 +42,14 @@ def check_options(options: Mapping[str, Any]) -> None:
         value = options[name]
         if not (none_allowed and value is None) and not (isinstance(value, str) and value):
             raise InputError(f"{name} is a string that is not empty{' or None' * none_allowed}, got {value!r}")
-    if options["text_field"] in OUTPUT_COLUMNS:
+    if options["text_field"] in (*OUTPUT_COLUMNS, *EXTRA_COLUMNS):
         raise InputError(
             f"text_field={options['text_field']!r} is a column that re-ranking writes: rename the texts' column"
         )
+    Truncation(**{name: options[name] for name in ("max_length", "max_query_length")}, strategy=options["truncation"])
+    if not isinstance(options["passages"], (Passages, type(None))):
+        raise InputError(f"passages is a Passages or None, got {options['passages']!r}")
+    _check_extra_columns(options["extra_columns"])
     for name, choices in (("backend", tuple(DTYPES)), ("missing_text", MISSING_TEXT_CHOICES)):
         if options[name] not in choices:
             raise InputError(f"{name} is one of {', '.join(map(repr, choices))}, got {options[name]!r}")
@@ -99,6 +106,13 @@ def _check_calibration(calibration: object, dtype: object) -> None:
         )
     if dtype != "int8":
         raise InputError(f"calibration is for dtype='int8', got it with dtype={dtype!r}: leave calibration out")
+
+
+def _check_extra_columns(names: object) -> None:
+    if not isinstance(names, (list, tuple)) or not set(names) <= set(EXTRA_COLUMNS) or len(set(names)) < len(names):
+        raise InputError(
+            f"extra_columns is a list of some of {', '.join(map(repr, EXTRA_COLUMNS))}, each once, got {names!r}"
+        )
 
 
 def _check_training(training: object) -> None:

@@ -85,10 +85,15 @@ class PairBatch:
 
 
 class EncodedPairs:
-    """Pairs as ranges of one flat array of token ids; about 40 bytes a pair besides the distinct texts' tokens.
+    """Pairs as ranges of one flat array of token ids; some 60 bytes a row besides the distinct texts' tokens.
+
+    A row is a pair, or where documents are cut into passages, a query with a passage: n pairs have r rows.
 
     Attributes:
-        lengths: int64 (n,), tokens per pair, special tokens counted.
+        lengths: int64 (r,), tokens per row, special tokens counted.
+        rows_of_pair: int64 (n,), how many rows each pair has, at least one; they stand side by side.
+        text_ranges: int64 (2, r), where in the text's tokens each row begins and ends.
+        lost: int64 (n,), tokens of the pair that are in none of its rows.
     """
 
     def __init__(
@@ -98,6 +103,9 @@ class EncodedPairs:
         starts: Int64Array,
         kept: Int64Array,
         alone: NDArray[np.bool_],
+        rows_of_pair: Int64Array,
+        text_ranges: Int64Array,
+        lost: Int64Array,
         layouts: tuple[PairLayout, PairLayout],
         pad: tuple[int, int],
         token_types: bool,
@@ -106,15 +114,19 @@ class EncodedPairs:
 
         Args:
             tokens: Token ids of all distinct texts, one after the other.
-            starts: (2, n), where the query and the text of each pair begin in ``tokens``.
-            kept: (2, n), how many tokens of each are left after truncation.
-            alone: (n,), whether the query stands alone because the text is empty.
+            starts: (2, r), where the query and the text of each row begin in ``tokens``.
+            kept: (2, r), how many tokens of each are left after truncation.
+            alone: (r,), whether the query stands alone because the text is empty.
+            rows_of_pair: See the class.
+            text_ranges: See the class.
+            lost: See the class.
             layouts: For pairs, and for queries that stand alone.
             pad: Id and type of the padding token.
             token_types: Whether batches carry ``token_type_ids``.
         """
         self._tokens, self._starts, self._kept, self._alone = tokens, starts, kept, alone
         self._layouts, self._pad, self._token_types = layouts, pad, token_types
+        self.rows_of_pair, self.text_ranges, self.lost = rows_of_pair, text_ranges, lost
         pair, single = layouts
         self.lengths: Int64Array = kept.sum(axis=0) + np.where(alone, single.size, pair.size)
 
@@ -122,13 +134,13 @@ class EncodedPairs:
         return len(self.lengths)
 
     def batch(self, rows: Sequence[int] | Int64Array) -> PairBatch:
-        """The given pairs as one batch.
+        """The given rows as one batch.
 
         Args:
-            rows: Positions of pairs, in the order wanted.
+            rows: Their numbers, in the order wanted.
 
         Returns:
-            A batch with one pair per position.
+            A batch with one pair per number.
         """
         rows = np.asarray(rows, dtype=np.int64)
         lengths = self.lengths[rows]

@@ -1,4 +1,4 @@
-"""Where tokens go in a pair: the special tokens around query and text, and what truncation leaves of each."""
+"""Where tokens go in a pair: the special tokens around query and text."""
 
 from __future__ import annotations
 
@@ -89,27 +89,6 @@ class PairLayout:
             types[written] = token_type
             places = places + count
         _write_special(ids, types, self.after, places)
-
-
-def longest_first(first: Int64Array, second: Int64Array, room: int) -> Int64Array:
-    """How many tokens are kept of two sequences: `truncate_encodings` of Hugging Face's Rust tokenizers, LongestFirst.
-
-    Args:
-        first: int64 (n,), tokens of the first sequences.
-        second: int64 (n,), tokens of the second sequences.
-        room: The most tokens of both.
-
-    Returns:
-        int64 (2, n). The shorter sequence stays whole where that leaves the longer at least as long; otherwise each
-        gets half of the room, and the longer, or the second of two equals, the odd token.
-    """
-    short, long = np.minimum(first, second), np.maximum(first, second)
-    fits = short + long <= room
-    halves = ~fits & (2 * short > room)
-    long = np.where(fits, long, np.where(halves, room - room // 2, room - short))
-    short = np.where(halves, room // 2, short)
-    swapped = first > second
-    return np.stack([np.where(swapped, long, short), np.where(swapped, short, long)])
 
 
 def ranges(counts: Int64Array) -> Int64Array:

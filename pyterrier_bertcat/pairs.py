@@ -14,15 +14,20 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.pair_batches import EncodedPairs
-from pyterrier_bertcat.pair_layout import Int32Array, Int64Array, PairLayout, longest_first
+from pyterrier_bertcat.pair_layout import Int32Array, Int64Array, PairLayout
+from pyterrier_bertcat.passages import Passages, Windows
+from pyterrier_bertcat.truncation import Truncation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -44,16 +49,23 @@ class PairTokenizer:
     and no other thread can change them during a call. It may be shared between threads.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, max_length: int = 512) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        truncation: Truncation | None = None,
+        passages: Passages | None = None,
+    ) -> None:
         """Learns the tokenizer's pair layout.
 
         Args:
             tokenizer: A fast tokenizer (``is_fast``).
-            max_length: The most tokens of a pair, special tokens counted.
+            truncation: How pairs are cut. None: to 512 tokens, the longer of query and text first.
+            passages: How texts become passages. None: they are cut.
 
         Raises:
             InputError: The tokenizer is not fast, has no padding token or lays pairs out in a way that can't be
-                assembled from separately tokenised texts; or ``max_length`` leaves no room for its special tokens.
+                assembled from separately tokenised texts; or the truncation leaves no room for its special tokens.
         """
         if not getattr(tokenizer, "is_fast", False):
             raise InputError(
@@ -62,8 +74,6 @@ class PairTokenizer:
             )
         if tokenizer.pad_token_id is None:
             raise InputError(f"the tokenizer {type(tokenizer).__name__} has no padding token: set its pad_token")
-        if isinstance(max_length, bool) or not isinstance(max_length, int):
-            raise InputError(f"max_length is a whole number of tokens, got {max_length!r}")
         self._lock = threading.Lock()  # fast tokenizers of older releases are not safe to call from several threads
         self._tokenizer: Any = copy.deepcopy(tokenizer)
         self._truncate_left = self._tokenizer.truncation_side == "left"
@@ -74,12 +84,15 @@ class PairTokenizer:
             self._layouts = (PairLayout.of(probe), PairLayout.of(self._tokenizer("alone", verbose=False)))
         except ValueError as error:
             raise self._layout_error() from error
-        self.max_length = max_length
-        if max_length < self._layouts[0].size:
+        special = self._layouts[0].size
+        for length in (512, special + 8):  # whole and cut
+            self._cut(Truncation(max_length=length), None)
+            self._check_layout(length)
+        self._cut(truncation or Truncation(), passages)
+        if self._most_tokens < special:
             raise InputError(
-                f"max_length={max_length} leaves no room for the {self._layouts[0].size} special tokens of a pair"
+                f"max_length={self._most_tokens} leaves no room for the {special} special tokens of a pair"
             )
-        self._check_layout()
 
     def encode(self, queries: Sequence[str], texts: Sequence[str]) -> EncodedPairs:
         """Tokenises pairs, row by row: ``queries[i]`` with ``texts[i]``.
@@ -89,7 +102,7 @@ class PairTokenizer:
             texts: n strings.
 
         Returns:
-            The n pairs, truncated to ``max_length``.
+            The n pairs, each in one row or, with passages, in as many rows as its text has passages.
 
         Raises:
             InputError: Something is not a string, or is a string that has no UTF-8 form (a lone surrogate); or the
@@ -106,25 +119,75 @@ class PairTokenizer:
             _refuse_surrogates(queries, "queries", error)
             _refuse_surrogates(texts, "texts", error)
             raise
-        starts = np.cumsum(stored) - stored
-
+        starts = (np.cumsum(stored) - stored)[pairs]
+        full, stored = full[pairs], stored[pairs]  # (2, n)
         alone = np.fromiter((not text for text in texts), dtype=np.bool_, count=len(texts))
-        pair, single = self._layouts
-        kept = longest_first(full[pairs[0]], full[pairs[1]], self.max_length - pair.size)
-        kept[0, alone] = np.minimum(full[pairs[0, alone]], self.max_length - single.size)
-        kept[1, alone] = 0
-        starts = starts[pairs]
+        rows = self._rows(full, alone)
+        row_starts = np.stack([np.zeros_like(rows.starts), rows.starts])  # in the query's and the text's own tokens
         if self._truncate_left:
-            starts = starts + stored[pairs] - kept
+            row_starts[0] = full[0, rows.pairs] - rows.queries
+            starts -= full - stored  # of long ones, only the ends are stored
+        rows_of_pair = np.bincount(rows.pairs, minlength=len(texts))
+        last_row = np.cumsum(rows_of_pair) - 1
+        text_ranges = np.stack([rows.starts, rows.starts + rows.texts])
+        seen = rows.queries[last_row] + (rows.texts if self._passages is None else text_ranges[1])[last_row]
         return EncodedPairs(
             tokens=tokens,
-            starts=starts,
-            kept=kept,
-            alone=alone,
+            starts=starts[:, rows.pairs] + row_starts,
+            kept=np.stack([rows.queries, rows.texts]),
+            alone=alone[rows.pairs],
+            rows_of_pair=rows_of_pair,
+            text_ranges=text_ranges,
+            lost=full.sum(axis=0) - seen,
             layouts=self._layouts,
             pad=self._pad,
             token_types=self._token_types,
         )
+
+    def character_ranges(self, texts: Sequence[str], token_ranges: Int64Array) -> Int64Array:
+        """From ranges of texts' tokens to ranges of their characters.
+
+        Args:
+            texts: n strings.
+            token_ranges: int64 (2, n), where in each text's tokens a range begins and ends.
+
+        Returns:
+            int64 (2, n), from the first character of the first token to the last one's end; 0 and 0 where there is no
+            token in the range.
+        """
+        rows_of: dict[str, list[int]] = {}
+        for row, text in enumerate(texts):
+            rows_of.setdefault(text, []).append(row)
+        ranges = np.zeros((2, len(texts)), dtype=np.int64)
+        distinct = list(rows_of)
+        for start in range(0, len(distinct), _TEXTS_PER_CALL):
+            some = distinct[start : start + _TEXTS_PER_CALL]
+            with self._whole_texts() as backend:
+                encodings = backend.encode_batch(some, add_special_tokens=False)
+            for text, encoding in zip(some, encodings, strict=True):
+                offsets = encoding.offsets
+                for row in rows_of[text]:
+                    first, end = token_ranges[:, row].tolist()
+                    if end > first:
+                        ranges[:, row] = offsets[first][0], offsets[end - 1][1]
+        return ranges
+
+    def _cut(self, truncation: Truncation, passages: Passages | None) -> None:
+        self._truncation, self._passages = truncation, passages
+        self._most_tokens = truncation.pair_length
+
+    def _rows(self, full: Int64Array, alone: NDArray[np.bool_]) -> Windows:
+        """What each row holds of its pair, of which ``full`` (2, n) counts the tokens."""
+        pair, single = self._layouts
+        if self._passages is not None:
+            rows = self._passages.windows(full[0], full[1], self._truncation, special=pair.size)
+        else:
+            kept = self._truncation.kept(full[0], full[1], special=pair.size)
+            text_starts = full[1] - kept[1] if self._truncate_left else np.zeros_like(full[1])
+            rows = Windows(pairs=np.arange(len(alone)), queries=kept[0], starts=text_starts, texts=kept[1])
+        alone_room = self._truncation.pair_length - single.size
+        alone_queries = np.minimum(self._truncation.query_tokens(full[0]), alone_room)
+        return replace(rows, queries=np.where(alone[rows.pairs], alone_queries[rows.pairs], rows.queries))
 
     def _tokenise(self, distinct: list[str]) -> tuple[Int32Array, Int64Array, Int64Array]:
         """Tokens of distinct texts in one flat array; how many are stored of each; how many each really has."""
@@ -133,26 +196,32 @@ class PairTokenizer:
         for start in range(0, len(distinct), _TEXTS_PER_CALL):
             ids = self._token_ids(distinct[start : start + _TEXTS_PER_CALL])
             counts += map(len, ids)
-            # No pair ever holds more than max_length tokens of one text.
-            room = slice(-self.max_length, None) if self._truncate_left else slice(self.max_length)
-            pieces.append(np.fromiter(chain.from_iterable(text[room] for text in ids), dtype=np.int32))
+            if self._passages is None:  # then no pair holds more of one text than its whole length
+                ids = [text[-self._most_tokens :] if self._truncate_left else text[: self._most_tokens] for text in ids]
+            pieces.append(np.fromiter(chain.from_iterable(ids), dtype=np.int32))
         full = np.array(counts, dtype=np.int64)
-        return np.concatenate(pieces), np.minimum(full, self.max_length), full
+        return np.concatenate(pieces), full if self._passages else np.minimum(full, self._most_tokens), full
 
     def _token_ids(self, texts: list[str]) -> list[list[int]]:
-        with self._lock:
+        with self._whole_texts() as backend:
             # The tokenizer's own call would build further lists for each text, which takes longer than tokenising.
+            return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+    @contextmanager
+    def _whole_texts(self) -> Iterator[Any]:
+        """The tokenizer below the tokenizer, for one thread, set to cut and pad nothing."""
+        with self._lock:
             backend = self._tokenizer.backend_tokenizer
             backend.no_truncation()
             backend.no_padding()
-            return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+            yield backend
 
-    def _check_layout(self) -> None:
-        """Compares with the tokenizer's own pair encoding, cut and whole."""
+    def _check_layout(self, max_length: int) -> None:
+        """Compares with the tokenizer's own pair encoding."""
         queries, texts = zip(*_PROBES, strict=True)
         pairs = self.encode(queries, texts)
         for row, (query, text) in enumerate(_PROBES):
-            expected = self._tokenizer(query, text, truncation=True, max_length=self.max_length)
+            expected = self._tokenizer(query, text, truncation=True, max_length=max_length)
             batch = pairs.batch([row])
             same = batch.input_ids.tolist() == expected["input_ids"]
             if batch.token_type_ids is not None:

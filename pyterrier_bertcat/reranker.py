@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Iterable, Sequence
 from os.path import join
 from pathlib import Path
@@ -14,19 +15,26 @@ import pandas as pd
 import pyterrier as pt
 
 from pyterrier_bertcat.batching import DEFAULT_BATCH_SIZE
+from pyterrier_bertcat.depth import first_rows, with_rest_below
+from pyterrier_bertcat.extra_columns import extra_columns as make_extra_columns
+from pyterrier_bertcat.extra_columns import spread
 from pyterrier_bertcat.frames import MissingText, query_text_pairs, ranked, with_strings
 from pyterrier_bertcat.identity import Digest, IdentifiedByOptions
 from pyterrier_bertcat.options import PIN, PUBLISHED, check_options, is_name
+from pyterrier_bertcat.passages import Passages
+from pyterrier_bertcat.truncation import Truncation
 
 if TYPE_CHECKING:
     from pyterrier_bertcat.checkpoints import Checkpoint
     from pyterrier_bertcat.modeling import BertCatModel
+    from pyterrier_bertcat.run_statistics import RunStatistics
     from pyterrier_bertcat.scoring import PairScorer
     from pyterrier_bertcat.training.options import TrainingOptions
     from pyterrier_bertcat.verification import Verification
 
 _PIN_DIGITS = 16
-_SCORER_OPTIONS = ("batch_size", "batch_tokens", "max_length", "device", "dtype", "backend", "calibration")
+_SCORER_OPTIONS = ("batch_size", "batch_tokens", "passages", "device", "dtype", "backend", "calibration")
+_TRUNCATED_SHARE_WARNED = 0.01
 
 
 class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
@@ -55,6 +63,7 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
     # take that for the parameter's value.
     _checkpoint: tuple[tuple[object, object], Checkpoint] | None
     _scorer: tuple[Checkpoint, dict[str, Any], PairScorer] | None
+    _stats: RunStatistics | None
 
     def __init__(
         self,
@@ -63,7 +72,12 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         batch_size: int = DEFAULT_BATCH_SIZE,
         batch_tokens: int | None = None,
         max_length: int = 512,
+        max_query_length: int | None = None,
+        truncation: str = "longest_first",
+        passages: Passages | None = None,
+        depth: int | None = None,
         text_field: str = "text",
+        extra_columns: Sequence[str] = (),
         device: str | None = None,
         dtype: str = "auto",
         backend: str = "torch",
@@ -82,8 +96,18 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
             batch_size: How many pairs of ``max_length`` tokens a batch may hold; of shorter ones, as many more as have
                 no more tokens together.
             batch_tokens: The most tokens per batch. None: what is fastest on the device, within ``batch_size``.
-            max_length: The most tokens per pair; what is longer is cut, the longer of query and text first.
+            max_length: The most tokens per pair; what is longer is cut.
+            max_query_length: The most tokens of a query. None: no limit of its own.
+            truncation: What is cut: ``"longest_first"``, the longer of query and text first; ``"only_text"``; or
+                ``"paper"``: queries of 30, texts of 200, 230 tokens in all, as the authors trained. See `Truncation`.
+            passages: Cuts documents into passages instead, scores those, and aggregates. None: texts are cut.
+            depth: Re-ranks the first so many of each query by their ``score``, and keeps the rest below them, in its
+                order, with the lowest new score minus 1, minus 2, and so on. None: all.
             text_field: The column with the documents' text.
+            extra_columns: Which columns to add before ``score``: ``"truncated"`` (whether something of the pair was
+                cut off), ``"passages"`` (how many were scored), ``"passage"`` (the text of the best one),
+                ``"passage_start"``, ``"passage_end"`` (its characters in the document). Rows below ``depth`` have
+                False, 0 and "".
             device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, … None: cuda, then mps or xpu where usable, then cpu.
             dtype: Of the encoder; the last layer is always float32. ``"float32"``, ``"float16"``, ``"bfloat16"``, or
                 ``"auto"``: float16 on cuda where that is fast, float32 elsewhere. OpenVINO also takes ``"int8"``, and
@@ -105,7 +129,12 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         self.batch_size = batch_size
         self.batch_tokens = batch_tokens
         self.max_length = max_length
+        self.max_query_length = max_query_length
+        self.truncation = truncation
+        self.passages = passages
+        self.depth = depth
         self.text_field = text_field
+        self.extra_columns = extra_columns
         self.device = device
         self.dtype = dtype
         self.backend = backend
@@ -130,10 +159,20 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
             ScoreError: the model gave a score that is not finite.
             PairTooLargeError: a single pair does not fit in the device's memory.
         """
-        pt.validate.result_frame(inp, extra_columns=["query", self.text_field])
-        queries, texts = query_text_pairs(inp, text_field=self.text_field, missing_text=self.missing_text)
-        scores = self.scorer.score(queries, texts) if queries else np.empty(0, dtype=np.float32)
-        return ranked(inp, scores)
+        needed = ["query", self.text_field] + ["score"] * (self.depth is not None)
+        pt.validate.result_frame(inp, extra_columns=needed)
+        to_score = np.ones(len(inp), dtype=np.bool_) if self.depth is None else first_rows(inp, self.depth)
+        queries, texts = query_text_pairs(inp[to_score], text_field=self.text_field, missing_text=self.missing_text)
+        scores, columns = np.empty(0, dtype=np.float32), {}
+        if queries:
+            scorer = self.scorer
+            scored = scorer.scored(queries, texts)
+            scores, self._stats = scored.scores, scorer.statistics
+            columns = make_extra_columns(self.extra_columns, scored, texts, scorer.character_ranges)
+            self._warn_of_truncation()
+        if self.depth is not None:
+            scores = with_rest_below(inp, to_score, scores)
+        return ranked(inp, scores, extra=spread(columns, self.extra_columns, to_score))
 
     def transform_iter(self, inp: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
         """Re-ranks records; no records give none (a frame made of them would lack its columns)."""
@@ -141,6 +180,14 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         if not records:
             return []
         return self.transform(pd.DataFrame(records)).to_dict(orient="records")  # type: ignore[return-value]
+
+    @property
+    def stats(self) -> RunStatistics | None:
+        """What the last frame that was scored took and what was cut of it; None before the first one.
+
+        Shows itself as a table in notebooks; ``to_dataframe()`` is one row.
+        """
+        return self._stats
 
     def load(self) -> BertCatReRanker:
         """Loads the checkpoint now, so that a timed experiment does not count it; returns self.
@@ -265,7 +312,7 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
             validation,
             qrels_va,
             text_field=self.text_field,
-            max_length=self.max_length,
+            truncation=self._truncation_options(),
             device=self.device,
             verbose=self.verbose,
         )
@@ -277,6 +324,10 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
                 self.model, self.revision = trained, None
             self._forget()
         return self
+
+    def subtransformers(self) -> dict[str, pt.Transformer]:
+        """None, for ``pt.inspect``: it would take an empty ``extra_columns`` for a list of transformers."""
+        return {}
 
     def __getstate__(self) -> dict[str, Any]:
         state = self._options()
@@ -291,6 +342,7 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
 
     def _identity(self) -> dict[str, Any]:
         identity = super()._identity()
+        identity["extra_columns"] = tuple(self.extra_columns)
         if self.calibration is not None:
             identity["calibration"] = Digest.of_pairs(self.calibration)
         if not is_name(self.model):
@@ -305,9 +357,23 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         return with_strings(frame, text_field=self.text_field, missing_text=self.missing_text)
 
     def _scorer_options(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in _SCORER_OPTIONS}
+        return {**{name: getattr(self, name) for name in _SCORER_OPTIONS}, "truncation": self._truncation_options()}
+
+    def _truncation_options(self) -> Truncation:
+        return Truncation(max_length=self.max_length, max_query_length=self.max_query_length, strategy=self.truncation)
+
+    def _warn_of_truncation(self) -> None:
+        stats = self._stats
+        if stats is not None and stats.truncated_share > _TRUNCATED_SHARE_WARNED:
+            warnings.warn(
+                f"{stats.truncated_pairs} of {stats.pairs} pairs were too long and lost {stats.tokens_lost} tokens: "
+                "passages=Passages() scores documents whole",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     def _forget(self) -> None:
-        """Drops what was loaded."""
+        """Drops what was loaded, and what is known of the last run."""
         self._checkpoint = None
         self._scorer = None
+        self._stats = None

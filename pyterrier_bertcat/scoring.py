@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,21 +20,27 @@ from pyterrier_bertcat.batching import DEFAULT_BATCH_SIZE, plan_batches, smaller
 from pyterrier_bertcat.devices import is_out_of_memory
 from pyterrier_bertcat.errors import InputError, PairTooLargeError, ScoreError
 from pyterrier_bertcat.look_ahead import look_ahead
-from pyterrier_bertcat.pair_batches import PairBatch
+from pyterrier_bertcat.pair_batches import EncodedPairs, PairBatch
 from pyterrier_bertcat.pairs import PairTokenizer, checked_pairs, distinct_pairs
+from pyterrier_bertcat.row_scores import RowScores, ScoredPairs
+from pyterrier_bertcat.run_statistics import RunStatistics
+from pyterrier_bertcat.truncation import Truncation
 
 if TYPE_CHECKING:
     import torch
 
     from pyterrier_bertcat.backends import Backend
     from pyterrier_bertcat.checkpoints import Checkpoint
+    from pyterrier_bertcat.passages import Passages
 
 Rows = NDArray[np.int64]
 Scores = NDArray[np.float32]
 
 _BAR_DELAY_S = 1.0  # pipelines make hundreds of short calls, which must not flash a bar each
 _EXCERPT_CHARACTERS = 60
-_WINDOW_PAIRS = 8192  # tokenised at a time: enough to find pairs of equal length, few enough to start soon
+# Tokenised at a time: enough to find rows of equal length, few enough to start soon.
+_WINDOW_PAIRS = 8192
+_WINDOW_DOCUMENTS = 512
 
 
 class PairScorer:
@@ -43,6 +51,10 @@ class PairScorer:
     that memory does not grow with their number. A batch that does not fit in memory is tried again in smaller ones;
     the budget found so is kept for later calls. One scorer may be shared between threads, and is as good as new after
     an interrupt (Ctrl-C).
+
+    Attributes:
+        verbose: Whether calls that take longer than a second show a progress bar.
+        statistics: Of the last call that ended; None before the first one.
     """
 
     def __init__(
@@ -51,7 +63,8 @@ class PairScorer:
         *,
         batch_size: int = DEFAULT_BATCH_SIZE,
         batch_tokens: int | None = None,
-        max_length: int = 512,
+        truncation: Truncation | None = None,
+        passages: Passages | None = None,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype = "auto",
         verbose: bool = True,
@@ -61,10 +74,11 @@ class PairScorer:
 
         Args:
             checkpoint: Model and tokenizer. Its weights are shared or copied, never changed.
-            batch_size: How many pairs of ``max_length`` tokens a batch may hold; of shorter ones, as many more as have
+            batch_size: How many pairs of the greatest length a batch may hold; of shorter ones, as many more as have
                 no more tokens together.
             batch_tokens: The most tokens per batch. None: what is fastest on the device, within ``batch_size``.
-            max_length: The most tokens per pair, special tokens counted; the longer of query and text is cut first.
+            truncation: How pairs are cut. None: to 512 tokens, the longer of query and text first.
+            passages: How texts become passages, and their scores the text's. None: texts are cut.
             device: Where to compute. None: cuda, then mps or xpu where usable, then cpu.
             dtype: Precision of the encoder: ``"auto"`` (float16 on cuda, float32 elsewhere), ``"float32"``,
                 ``"bfloat16"`` or ``"float16"``.
@@ -74,22 +88,25 @@ class PairScorer:
         Raises:
             InputError: An option that can't be used: the message says which and why.
         """
-        for name, value in (("batch_size", batch_size), ("batch_tokens", batch_tokens), ("max_length", max_length)):
+        for name, value in (("batch_size", batch_size), ("batch_tokens", batch_tokens)):
             allowed = value is None and name == "batch_tokens"
             if not allowed and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise InputError(f"{name} is a whole number of at least 1, got {value!r}")
+        truncation = truncation or Truncation()
         positions = checkpoint.model.max_positions
-        if max_length > positions:
+        if truncation.pair_length > positions:
             raise InputError(
-                f"max_length={max_length} is more than the {positions} positions of the model "
+                f"max_length={truncation.max_length} is more than the {positions} positions of the model "
                 f"({checkpoint.source}): use max_length={positions} or less"
             )
         self.verbose = verbose
-        self._tokenizer = PairTokenizer(checkpoint.tokenizer, max_length=max_length)
+        self.statistics: RunStatistics | None = None
+        self._passages = passages
+        self._tokenizer = PairTokenizer(checkpoint.tokenizer, truncation=truncation, passages=passages)
         if backend is None:
             backend = TorchBackend(checkpoint.model, device=device, dtype=dtype)
         self._backend: Backend = backend
-        self._batch_tokens = min(batch_tokens or backend.default_batch_tokens, batch_size * max_length)
+        self._batch_tokens = min(batch_tokens or backend.default_batch_tokens, batch_size * truncation.pair_length)
         self._budget_lock = threading.Lock()
 
     def score(self, queries: Sequence[str], texts: Sequence[str]) -> Scores:
@@ -107,78 +124,132 @@ class PairScorer:
             ScoreError: The model gave a score that is not finite; the message names the pair.
             PairTooLargeError: One pair alone does not fit in memory.
         """
+        return self.scored(queries, texts).scores
+
+    def scored(
+        self,
+        queries: Sequence[str],
+        texts: Sequence[str],
+        *,
+        finished: Callable[[Rows, Scores], None] | None = None,
+    ) -> ScoredPairs:
+        """Scores ``queries[i]`` with ``texts[i]``, and says more about them than `score`, whose errors it raises.
+
+        Args:
+            queries: n strings.
+            texts: n strings.
+            finished: Called with positions of pairs, int64 (m,), and their scores, float32 (m,), as soon as they are
+                known; of equal pairs, with one of them.
+        """
+        began = time.perf_counter()
         queries, texts = checked_pairs(queries, texts)
         first, place, count = distinct_pairs(queries, texts)
+        run = RunStatistics(pairs=len(place), distinct_pairs=len(first))
         scores = np.empty(len(first), dtype=np.float32)
-        budget, warned = self._batch_tokens, False
-        with self._bar(len(place)) as bar, closing(self._scored(queries, texts, first)) as scored:
-            for rows, batch_scores in scored:
-                wrong = np.flatnonzero(~np.isfinite(batch_scores))
+        passages, lost = np.empty((2, len(first)), dtype=np.int64)
+        best = np.empty((2, len(first)), dtype=np.int64)
+        warned = False
+        with self._bar(len(place)) as bar, closing(self._row_scores(queries, texts, first, run)) as row_scores:
+            for window, rows, some_scores in row_scores:
+                wrong = np.flatnonzero(~np.isfinite(some_scores))
                 if len(wrong):
-                    row = int(first[rows[wrong[0]]])
-                    raise ScoreError(
-                        f"the score of pair {row} is {batch_scores[wrong[0]]}, not a number to rank by; "
-                        f"{_excerpt(queries[row], texts[row])}. Try dtype='float32'; if that does not help, "
-                        "the checkpoint's weights are damaged"
-                    )
-                scores[rows] = batch_scores
+                    row = int(first[window.pair_of(rows[wrong[0]])])
+                    raise _not_finite(row, some_scores[wrong[0]], queries[row], texts[row])
+                pairs = window.row_scores.add(rows, some_scores)
+                done = window.start + pairs
+                scores[done], best[:, done] = window.row_scores.of_pairs(pairs)
+                passages[done], lost[done] = window.encoded.rows_of_pair[pairs], window.encoded.lost[pairs]
                 if bar is not None:
-                    bar.update(int(count[rows].sum()))
-                if self._batch_tokens < budget and not warned:
+                    bar.update(int(count[done].sum()))
+                if finished is not None and len(done):
+                    finished(first[done], scores[done])
+                if run.back_offs and not warned:
                     warned = True
                     warnings.warn(
                         f"a batch did not fit in memory: going on with at most batch_tokens={self._batch_tokens}",
                         RuntimeWarning,
-                        stacklevel=2,
+                        stacklevel=3,
                     )
-        return scores[place]
-
-    def _scored(self, queries: list[str], texts: list[str], pairs: Rows) -> Generator[tuple[Rows, Scores]]:
-        """Scores some of the pairs. Yields positions in ``pairs``, and their scores: every position once."""
-        running: deque[tuple[Rows, Callable[[], Scores]]] = deque()
-        with closing(self._batches(queries, texts, pairs)) as batches:
-            for rows, batch in batches:
-                running.extend(self._started(rows, batch, pairs))
-                while len(running) > self._backend.most_running:
-                    rows, finish = running.popleft()
-                    yield rows, finish()
-        for rows, finish in running:
-            yield rows, finish()
-
-    def _batches(self, queries: list[str], texts: list[str], pairs: Rows) -> Generator[tuple[Rows, PairBatch]]:
-        """Tokenises some of the pairs, window by window. Yields positions in ``pairs``, and the batch of them."""
-        starts = range(0, len(pairs), _WINDOW_PAIRS)
-        windows = (
-            (start, self._tokenizer.encode([queries[row] for row in rows], [texts[row] for row in rows]))
-            for start in starts
-            for rows in [pairs[start : start + _WINDOW_PAIRS].tolist()]
+        run.truncated_pairs, run.tokens_lost = int(count[lost > 0].sum()), int((lost * count).sum())
+        run.device, run.dtype = self._backend.device_name, self._backend.dtype_name
+        run.batch_tokens, run.peak_memory_mb = self._batch_tokens, self._backend.peak_memory_mb()
+        run.seconds = time.perf_counter() - began
+        self.statistics = run
+        return ScoredPairs(
+            scores=scores[place], passages=passages[place], best_passages=best[:, place], tokens_lost=lost[place]
         )
-        # A thread for a single window would have nothing to run beside.
-        with closing(look_ahead(windows, name="tokenising") if len(starts) > 1 else windows) as ready:
-            for start, encoded in ready:
-                for rows in plan_batches(encoded.lengths, batch_tokens=self._batch_tokens):
-                    yield start + rows, encoded.batch(rows)
 
-    def _started(self, rows: Rows, batch: PairBatch, pairs: Rows) -> Iterator[tuple[Rows, Callable[[], Scores]]]:
+    def character_ranges(self, texts: Sequence[str], token_ranges: Rows) -> Rows:
+        """From ranges of texts' tokens to ranges of their characters; see `PairTokenizer.character_ranges`."""
+        return self._tokenizer.character_ranges(texts, token_ranges)
+
+    def _row_scores(
+        self, queries: list[str], texts: list[str], pairs: Rows, run: RunStatistics
+    ) -> Generator[tuple[_Window, Rows, Scores]]:
+        """Scores some of the pairs: yields windows, row numbers in them, and the scores of those: every row once."""
+        running: deque[tuple[_Window, Rows, Callable[[], Scores]]] = deque()
+
+        def oldest() -> tuple[_Window, Rows, Scores]:
+            window, rows, finish = running.popleft()
+            with run.timed("scoring_seconds"):
+                return window, rows, finish()
+
+        padded_tokens = 0
+        with closing(self._windows(queries, texts, pairs, run)) as windows:
+            for window in windows:
+                for rows in plan_batches(window.encoded.lengths, batch_tokens=self._batch_tokens):
+                    with run.timed("tokenising_seconds"):
+                        batch = window.encoded.batch(rows)
+                    run.rows, run.tokens = run.rows + len(batch), run.tokens + int(batch.lengths.sum())
+                    padded_tokens += len(batch) * int(batch.lengths.max())
+                    running.extend((window, *started) for started in self._started(rows, batch, window, pairs, run))
+                    while len(running) > self._backend.most_running:
+                        yield oldest()
+        while running:
+            yield oldest()
+        if self._backend.pads and padded_tokens:
+            run.padding_share = 1 - run.tokens / padded_tokens
+
+    def _windows(self, queries: list[str], texts: list[str], pairs: Rows, run: RunStatistics) -> Generator[_Window]:
+        """Tokenises some of the pairs, a number of them at a time."""
+        size = _WINDOW_PAIRS if self._passages is None else _WINDOW_DOCUMENTS
+        starts = range(0, len(pairs), size)
+
+        def windows() -> Generator[_Window]:
+            for start in starts:
+                rows = pairs[start : start + size].tolist()
+                with run.timed("tokenising_seconds"):
+                    encoded = self._tokenizer.encode([queries[row] for row in rows], [texts[row] for row in rows])
+                yield _Window(start, encoded, RowScores(encoded, self._passages))
+
+        # A thread for a single window would have nothing to run beside.
+        with closing(look_ahead(windows(), name="tokenising") if len(starts) > 1 else windows()) as ready:
+            yield from ready
+
+    def _started(
+        self, rows: Rows, batch: PairBatch, window: _Window, pairs: Rows, run: RunStatistics
+    ) -> Iterator[tuple[Rows, Callable[[], Scores]]]:
         """Starts scoring a batch, or the smaller ones that do fit. Yields rows, and what waits for their scores."""
         todo = [(rows, batch)]
         while todo:
             rows, batch = todo.pop()
             finish = None
             try:
-                finish = self._backend.start(batch)
+                with run.timed("scoring_seconds"):
+                    finish = self._backend.start(batch)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
                 if len(batch) == 1:
                     raise PairTooLargeError(
-                        f"pair {pairs[rows[0]]} has {batch.lengths[0]} tokens and does not fit in memory even alone: "
-                        "free memory, choose another device, or lower max_length"
+                        f"pair {pairs[window.pair_of(rows[0])]} has {batch.lengths[0]} tokens and does not fit in "
+                        "memory even alone: free memory, choose another device, or lower max_length"
                     ) from error
             # Outside of the handler: the error's traceback would keep the failed batch's tensors alive.
             if finish is not None:
                 yield rows, finish
                 continue
+            run.back_offs += 1
             longest = int(batch.lengths.max())
             with self._budget_lock:  # another thread may have halved it already, and then it stays
                 self._batch_tokens = smaller_budget(self._batch_tokens, rows=len(batch), length=longest)
@@ -194,6 +265,28 @@ class PairScorer:
         return bar
 
 
-def _excerpt(query: str, text: str) -> str:
-    """The beginning of a pair, to recognise it by."""
-    return f"query {query[:_EXCERPT_CHARACTERS]!r}, text {text[:_EXCERPT_CHARACTERS]!r}"
+@dataclass(frozen=True)
+class _Window:
+    """Pairs that were tokenised together.
+
+    Attributes:
+        start: Where the first of them is among all distinct pairs.
+        encoded: Their tokens.
+        row_scores: Their scores, as far as they are known.
+    """
+
+    start: int
+    encoded: EncodedPairs
+    row_scores: RowScores
+
+    def pair_of(self, row: int) -> int:
+        """Which of all distinct pairs a row is of."""
+        return self.start + int(self.row_scores.pair_of_row[row])
+
+
+def _not_finite(row: int, score: float, query: str, text: str) -> ScoreError:
+    return ScoreError(
+        f"the score of pair {row} is {score}, not a number to rank by; query {query[:_EXCERPT_CHARACTERS]!r}, "
+        f"text {text[:_EXCERPT_CHARACTERS]!r}. Try dtype='float32'; if that does not help, the checkpoint's weights "
+        "are damaged"
+    )

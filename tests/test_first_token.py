@@ -57,7 +57,7 @@ def encoder(request) -> transformers.PreTrainedModel:
 
 @pytest.mark.parametrize("linear", [FusedLinear, FASTEST])
 @pytest.mark.parametrize("layout", [packed, padded])
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(lengths=st.lists(st.integers(2, 40), min_size=1, max_size=12), seed=st.integers(0, 99))
 def test_the_first_token_is_that_of_the_whole_encoder(encoder, layout, linear, lengths, seed):
     batch = random_batch(lengths, seed)

@@ -167,7 +167,7 @@ def test_subclasses_of_str_are_strings():
     assert query_text_pairs(inp, text_field="text")[1] == ["alpha", "beta", "gamma"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.sampled_from(["a", "", Text("b"), None, float("nan"), pd.NA, pd.NaT, 3, 2.5, True, b"c", ("a",), ["a"]]),
@@ -254,7 +254,7 @@ def pair_scores(out):
     return sorted(zip(out["qid"], out["docno"], out["given"], out["score"].tolist(), strict=True), key=repr)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(scored_frames())
 def test_whatever_the_frame_rows_keep_their_scores_and_ranks_follow_them(case):
     inp, scores, permutation = case
@@ -323,7 +323,7 @@ def naive_order(inp, scores):
     return sorted(rows, key=lambda row: (qids.index(qids[row]), -scores[row]))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(tied_frames())
 def test_rows_are_ordered_as_by_sorting_every_one_naively(case):
     inp, scores = case

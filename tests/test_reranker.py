@@ -22,6 +22,7 @@ from pandas.testing import assert_frame_equal
 
 from pyterrier_bertcat.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from pyterrier_bertcat.errors import CheckpointError, InputError, ScoreError, TrainingDataError
+from pyterrier_bertcat.passages import Passages
 from pyterrier_bertcat.reranker import BertCatReRanker
 from pyterrier_bertcat.training.options import TrainingOptions
 
@@ -122,7 +123,7 @@ def test_the_callers_frame_is_as_it_was(bertcat):
     assert_frame_equal(inp, results())
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(0, 4), max_size=8), st.randoms(use_true_random=False))
 def test_a_permutation_of_the_rows_never_changes_a_pairs_score(bertcat, rows, random):
     inp = results().iloc[rows]
@@ -214,6 +215,11 @@ def test_every_parameter_is_stored_as_it_was_given():
         "batch_size": 3,
         "batch_tokens": 99,
         "max_length": 64,
+        "max_query_length": 32,
+        "truncation": "only_text",
+        "passages": Passages(length=20, stride=10),
+        "depth": 7,
+        "extra_columns": ["truncated"],
         "text_field": "body",
         "device": "cpu",
         "dtype": "int8",
@@ -303,6 +309,7 @@ def test_threads_share_one_loaded_scorer(folder, bertcat):
         assert_frame_equal(outcome, expected, atol=5e-5, rtol=0)
 
 
+@pytest.mark.filterwarnings("ignore:.* pairs were too long:RuntimeWarning")
 def test_an_option_set_later_takes_effect(folder, tiny_checkpoint):
     made = BertCatReRanker(folder, device="cpu", verbose=False).load()
     checkpoint = made.checkpoint

@@ -28,6 +28,7 @@ from pyterrier_bertcat.sequence_classification import SequenceClassificationMode
 from pyterrier_bertcat.training import CombinedLoss, Contrastive, MarginMSE, TeacherFile, TrainingOptions
 from pyterrier_bertcat.training.fitting import fit
 from pyterrier_bertcat.training.validation import Validation
+from pyterrier_bertcat.truncation import Truncation
 
 TOPICS = {
     "music": ["song", "band", "guitar", "piano", "album", "drum", "singer", "opera"],
@@ -264,8 +265,8 @@ def test_another_run_in_the_same_folder_is_refused(start, tmp_path):
         fit(start, replace(QUICK, steps=2, learning_rate=0.1, output=tmp_path), *TRAIN)
     with pytest.raises(InputError, match="different data"):
         fit(start, replace(QUICK, steps=2, output=tmp_path), *HELD_OUT)
-    with pytest.raises(InputError, match="different max_length, validation"):
-        fit(start, replace(QUICK, steps=2, output=tmp_path), *TRAIN, *HELD_OUT, max_length=64)
+    with pytest.raises(InputError, match="different truncation, validation"):
+        fit(start, replace(QUICK, steps=2, output=tmp_path), *TRAIN, *HELD_OUT, truncation=Truncation(max_length=64))
 
 
 def test_another_teacher_in_the_same_folder_is_refused(start, tmp_path):

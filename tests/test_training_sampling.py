@@ -31,7 +31,7 @@ def candidates_of(frame, judged, *, needs_positive=True):
 QRELS = qrels([("q0", "d0-2"), ("q1", "d1-0"), ("q2", "d2-5")])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     negatives=st.integers(1, 8),
     first=st.integers(0, 3),

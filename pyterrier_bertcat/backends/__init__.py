@@ -15,6 +15,18 @@ class Backend(Protocol):
     """Computes the scores of batches. May be called from several threads at once."""
 
     @property
+    def device_name(self) -> str:
+        """Where it computes."""
+
+    @property
+    def dtype_name(self) -> str:
+        """The encoder's precision."""
+
+    @property
+    def pads(self) -> bool:
+        """Whether batches are padded to their longest pair."""
+
+    @property
     def default_batch_tokens(self) -> int:
         """How many tokens per batch are fastest here."""
 
@@ -36,3 +48,6 @@ class Backend(Protocol):
             MemoryError: The batch does not fit, or torch's own error for it (see ``devices.is_out_of_memory``). The
                 caller tries again with a smaller batch, so nothing of this one may be kept.
         """
+
+    def peak_memory_mb(self) -> float | None:
+        """The most memory in use there by this process so far, in MB; None where the system does not tell."""

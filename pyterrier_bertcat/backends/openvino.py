@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from pyterrier_bertcat.backends.openvino_graph import EXTRA, float_graph, int8_graph
-from pyterrier_bertcat.devices import choose_device, choose_dtype, is_fast
+from pyterrier_bertcat.devices import choose_device, choose_dtype, is_fast, peak_memory_mb
 from pyterrier_bertcat.errors import InputError, MissingExtraError
+from pyterrier_bertcat.truncation import Truncation
 
 if TYPE_CHECKING:
     from pyterrier_bertcat.checkpoints import Checkpoint
@@ -28,9 +29,12 @@ class OpenVinoBackend:
     the time it is made: training the model afterwards does not change its scores.
 
     Attributes:
+        dtype_name: ``"float32"``, ``"bfloat16"`` or ``"int8"``.
         most_running: As many batches as OpenVINO computes side by side.
     """
 
+    device_name = "cpu"
+    pads = True
     default_batch_tokens = _BATCH_TOKENS
 
     def __init__(
@@ -39,7 +43,7 @@ class OpenVinoBackend:
         *,
         dtype: str = "auto",
         calibration: Sequence[tuple[str, str]] = (),
-        max_length: int = 512,
+        truncation: Truncation | None = None,
         device: str | torch.device | None = None,
     ) -> None:
         """Reads the graph from the cache, or makes it first; int8 takes some ten seconds for that, once.
@@ -49,7 +53,7 @@ class OpenVinoBackend:
             dtype: ``"float32"`` (which ``"auto"`` means here), ``"bfloat16"`` or ``"int8"``. What int8 leaves
                 unquantised is in bfloat16 where the CPU has it.
             calibration: For int8: some hundred queries, each with a text, of the kind that will be scored.
-            max_length: The most tokens of a calibration pair.
+            truncation: How calibration pairs are cut.
             device: ``"cpu"`` or None.
 
         Raises:
@@ -72,10 +76,11 @@ class OpenVinoBackend:
             raise InputError(f"OpenVinoBackend takes dtype='float32', 'bfloat16' or 'int8', got {dtype!r}")
         if dtype == "int8":
             precision = torch.bfloat16 if is_fast(torch.bfloat16, cpu) else torch.float32
-            file = int8_graph(checkpoint, calibration=calibration, max_length=max_length)
+            file = int8_graph(checkpoint, calibration=calibration, truncation=truncation or Truncation())
         else:
             precision = choose_dtype(dtype, cpu)
             file = float_graph(checkpoint)
+        self.dtype_name = "int8" if dtype == "int8" else str(precision).removeprefix("torch.")
         self._model = checkpoint.model
         self._compiled: Any = openvino.Core().compile_model(
             str(file),
@@ -109,3 +114,7 @@ class OpenVinoBackend:
             return scores
 
         return finish
+
+    def peak_memory_mb(self) -> float | None:
+        """Of the whole process."""
+        return peak_memory_mb(torch.device("cpu"))

@@ -13,6 +13,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from pyterrier_bertcat.batching import plan_batches
 from pyterrier_bertcat.errors import InputError, MissingExtraError
 from pyterrier_bertcat.first_token import FirstTokenPath, Tokens
 from pyterrier_bertcat.pairs import PairTokenizer
+from pyterrier_bertcat.truncation import Truncation
 
 if TYPE_CHECKING:
     from pyterrier_bertcat.checkpoints import Checkpoint
@@ -45,13 +47,13 @@ def float_graph(checkpoint: Checkpoint) -> Path:
     return _cached(_key(checkpoint, "float"), lambda: _converted(checkpoint))
 
 
-def int8_graph(checkpoint: Checkpoint, *, calibration: Sequence[tuple[str, str]], max_length: int = 512) -> Path:
+def int8_graph(checkpoint: Checkpoint, *, calibration: Sequence[tuple[str, str]], truncation: Truncation) -> Path:
     """The graph with static int8 products, calibrated on pairs; what goes in and out is as for `float_graph`.
 
     Args:
         checkpoint: Model and tokenizer.
         calibration: Queries, each with a text.
-        max_length: The most tokens of a pair.
+        truncation: How they are cut.
 
     Returns:
         Its ``.xml`` file.
@@ -66,8 +68,8 @@ def int8_graph(checkpoint: Checkpoint, *, calibration: Sequence[tuple[str, str]]
             "int8 is calibrated on pairs like those it will score, got none: give "
             "calibration=[(query, text), ...], some hundred of your own, without regard to relevance"
         )
-    digest = hashlib.sha256(json.dumps([pairs, max_length]).encode()).hexdigest()
-    return _cached(_key(checkpoint, "int8", digest), lambda: _quantised(checkpoint, pairs, max_length))
+    digest = hashlib.sha256(json.dumps([pairs, asdict(truncation)]).encode()).hexdigest()
+    return _cached(_key(checkpoint, "int8", digest), lambda: _quantised(checkpoint, pairs, truncation))
 
 
 def _key(checkpoint: Checkpoint, kind: str, *facts: str) -> str:
@@ -126,13 +128,13 @@ def _converted(checkpoint: Checkpoint) -> Any:
         )
 
 
-def _quantised(checkpoint: Checkpoint, pairs: Sequence[tuple[str, ...]], max_length: int) -> Any:
+def _quantised(checkpoint: Checkpoint, pairs: Sequence[tuple[str, ...]], truncation: Truncation) -> Any:
     try:
         import nncf
     except ImportError as error:
         raise MissingExtraError("nncf", extra=EXTRA) from error
     queries, texts = zip(*pairs, strict=True)
-    encoded = PairTokenizer(checkpoint.tokenizer, max_length=max_length).encode(queries, texts)
+    encoded = PairTokenizer(checkpoint.tokenizer, truncation=truncation).encode(queries, texts)
     inputs = []
     for rows in plan_batches(encoded.lengths, batch_tokens=_CALIBRATION_BATCH_TOKENS):
         inputs.append(encoded.batch(rows).padded().inputs(token_types=checkpoint.model.uses_token_types))

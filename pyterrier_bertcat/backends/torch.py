@@ -18,7 +18,7 @@ from pyterrier_bertcat.attention import (
     on_device,
     variable_length_works,
 )
-from pyterrier_bertcat.devices import choose_device, choose_dtype, default_batch_tokens
+from pyterrier_bertcat.devices import choose_device, choose_dtype, default_batch_tokens, peak_memory_mb
 from pyterrier_bertcat.first_token import FirstTokenPath, Tokens
 from pyterrier_bertcat.fused_linear import FusedLinear, fastest_linear
 
@@ -57,6 +57,25 @@ class TorchBackend:
         self._linear = fastest_linear(self.device, self.dtype)
         self._packs = self.device.type == "cpu" or variable_length_works(self.device, self.dtype)
         self._placed = _Placed(self._owned, self.device, self.dtype, self._linear)
+
+    @property
+    def device_name(self) -> str:
+        """Such as ``"cpu"`` or ``"cuda:0"``."""
+        return str(self.device)
+
+    @property
+    def dtype_name(self) -> str:
+        """Such as ``"float32"``."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def pads(self) -> bool:
+        """Packed batches need no padding."""
+        return self._placed.path is None or not self._packs
+
+    def peak_memory_mb(self) -> float | None:
+        """Of tensors on CUDA, of the whole process elsewhere."""
+        return peak_memory_mb(self.device)
 
     @property
     def default_batch_tokens(self) -> int:

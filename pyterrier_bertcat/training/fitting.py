@@ -26,6 +26,7 @@ from pyterrier_bertcat.training.run_folder import claim, is_first_process, kept_
 from pyterrier_bertcat.training.sampling import Candidates, Rows, draw_groups, judged_candidates
 from pyterrier_bertcat.training.teachers import known_to_files, teacher_scores
 from pyterrier_bertcat.training.validation import Validation
+from pyterrier_bertcat.truncation import Truncation
 
 # Padded tokens per forward pass: small ones stay in a CPU's caches, a GPU wants large ones.
 _CPU_BATCH_TOKENS, _GPU_BATCH_TOKENS = 2048, 65536
@@ -40,7 +41,7 @@ def fit(
     valid_qrels: pd.DataFrame | None = None,
     *,
     text_field: str = "text",
-    max_length: int = 512,
+    truncation: Truncation | None = None,
     device: str | None = None,
     verbose: bool = True,
 ) -> Checkpoint:
@@ -56,7 +57,7 @@ def fit(
         valid_results: Validation candidates, or None.
         valid_qrels: Their judgments, or None.
         text_field: The column that holds the passage.
-        max_length: Tokens per pair, in training and validation.
+        truncation: How pairs are cut, in training and validation. None: to 512 tokens, the longest first.
         device: ``"cpu"`` trains there. Else all visible GPUs are used; None: if there are any.
         verbose: Shows progress and losses.
 
@@ -75,11 +76,12 @@ def fit(
         raise InputError("validation needs both its results and its qrels, or neither")
     if options.output is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("several processes train one checkpoint through a folder that they share: give output=")
+    truncation = truncation or Truncation()
     chosen_device = choose_device(device)
     queries_per_device(options, chosen_device)
     validation = None
     if valid_results is not None and valid_qrels is not None:
-        validation = Validation(valid_results, valid_qrels, options.measure, text_field, checkpoint, max_length)
+        validation = Validation(valid_results, valid_qrels, options.measure, text_field, checkpoint, truncation)
     loss = options.chosen_loss
     candidates = judged_candidates(
         results,
@@ -94,11 +96,11 @@ def fit(
     with ExitStack() as stack:
         output = Path(options.output or stack.enter_context(tempfile.TemporaryDirectory()))
         identity = run_identity(
-            checkpoint, options, candidates, groups, validation, text_field=text_field, max_length=max_length
+            checkpoint, options, candidates, groups, validation, text_field=text_field, truncation=truncation
         )
         claim(output, identity)
         collator = GroupCollator(
-            pair_tokenizer=PairTokenizer(checkpoint.tokenizer, max_length=max_length),
+            pair_tokenizer=PairTokenizer(checkpoint.tokenizer, truncation=truncation),
             queries=frame["query"].tolist(),
             passages=frame[text_field].tolist(),
             labels=candidates.labels,

@@ -19,6 +19,7 @@ from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.training.options import TrainingOptions
 from pyterrier_bertcat.training.sampling import Candidates, Rows
 from pyterrier_bertcat.training.validation import Validation
+from pyterrier_bertcat.truncation import Truncation
 
 RECORD, TEACHER_SCORES = "training.json", "teacher.npy"
 
@@ -34,7 +35,7 @@ def run_identity(
     validation: Validation | None,
     *,
     text_field: str,
-    max_length: int,
+    truncation: Truncation,
 ) -> dict[str, str]:
     """What must agree for a saved state to be one of this run, by the name that a refusal gives it."""
     # Not the teacher, whose repr may differ from process to process, and not the folder, which may be moved.
@@ -50,7 +51,7 @@ def run_identity(
     return {
         "start": checkpoint.fingerprint,
         "options": repr(told),
-        "max_length": str(max_length),
+        "truncation": str(truncation),
         "data": data.hexdigest(),
         "validation": held_out.hexdigest(),
     }

@@ -14,6 +14,7 @@ from pyterrier_bertcat.errors import InputError, TrainingDataError
 from pyterrier_bertcat.modeling import CrossEncoder
 from pyterrier_bertcat.scoring import PairScorer
 from pyterrier_bertcat.training.sampling import refuse_missing
+from pyterrier_bertcat.truncation import Truncation
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Validation:
         measure: An ir_measures measure or its name.
         text_field: The column that holds the passage.
         checkpoint: Whose tokenizer and source stand for the model under training.
-        max_length: Tokens per pair.
+        truncation: How pairs are cut.
 
     Raises:
         InputError: for a measure that there is not.
@@ -38,7 +39,7 @@ class Validation:
     measure: Any
     text_field: str
     checkpoint: Checkpoint
-    max_length: int
+    truncation: Truncation
 
     def __post_init__(self) -> None:
         try:
@@ -61,7 +62,7 @@ class Validation:
         """The measure's mean over the judged queries, of the candidates ranked by ``model``."""
         scorer = PairScorer(
             replace(self.checkpoint, model=model),
-            max_length=self.max_length,
+            truncation=self.truncation,
             device=model.bert_model.device,
             verbose=False,
         )

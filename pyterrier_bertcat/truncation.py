@@ -1,0 +1,92 @@
+"""What is cut of a pair that is longer than the model takes, or than the user wants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.pair_layout import Int64Array
+
+STRATEGIES = ("longest_first", "only_text", "paper")
+_PAPER_QUERY, _PAPER_TEXT, _PAPER_PAIR = 30, 200, 230  # tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truncation:
+    """How pairs are cut. Tokens are the tokenizer's.
+
+    Attributes:
+        max_length: The most tokens of a pair, special tokens counted.
+        max_query_length: The most tokens of a query, cut to before the pair is looked at; None: no limit of its own.
+        strategy: ``"longest_first"``: the longer of query and text is cut first, both to halves where both are too
+            long, as the tokenizer itself does. ``"only_text"``: the query stays whole, unless it alone is too long.
+            ``"paper"``: what the authors trained on: queries of 30 tokens, texts of 200, 230 in all with the special
+            tokens, the longest first (Hofstätter et al. 2020, section 4.2).
+    """
+
+    max_length: int = 512
+    max_query_length: int | None = None
+    strategy: str = "longest_first"
+
+    def __post_init__(self) -> None:
+        for name in ("max_length", "max_query_length"):
+            value = getattr(self, name)
+            allowed = value is None and name == "max_query_length"
+            if not allowed and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise InputError(f"{name} is a whole number of tokens, at least 1, got {value!r}")
+        if self.strategy not in STRATEGIES:
+            raise InputError(f"truncation is one of {', '.join(map(repr, STRATEGIES))}, got {self.strategy!r}")
+
+    @property
+    def pair_length(self) -> int:
+        """The most tokens of a pair."""
+        return min(self.max_length, _PAPER_PAIR) if self.strategy == "paper" else self.max_length
+
+    def query_tokens(self, queries: Int64Array) -> Int64Array:
+        """What is left of queries for their own length: int64 (n,), tokens -> int64 (n,), tokens."""
+        for limit in (self.max_query_length, _PAPER_QUERY if self.strategy == "paper" else None):
+            queries = queries if limit is None else np.minimum(queries, limit)
+        return queries
+
+    def kept(self, queries: Int64Array, texts: Int64Array, *, special: int) -> Int64Array:
+        """How many tokens are kept of each query and of each text.
+
+        Args:
+            queries: int64 (n,), tokens.
+            texts: int64 (n,), tokens.
+            special: Special tokens of a pair.
+
+        Returns:
+            int64 (2, n).
+        """
+        room = self.pair_length - special
+        queries = self.query_tokens(queries)
+        if self.strategy == "only_text":
+            queries = np.minimum(queries, room)
+            return np.stack([queries, np.minimum(texts, room - queries)])
+        if self.strategy == "paper":
+            texts = np.minimum(texts, _PAPER_TEXT)
+        return longest_first(queries, texts, room)
+
+
+def longest_first(first: Int64Array, second: Int64Array, room: int) -> Int64Array:
+    """How many tokens are kept of two sequences: `truncate_encodings` of Hugging Face's Rust tokenizers, LongestFirst.
+
+    Args:
+        first: int64 (n,), tokens of the first sequences.
+        second: int64 (n,), tokens of the second sequences.
+        room: The most tokens of both.
+
+    Returns:
+        int64 (2, n). The shorter sequence stays whole where that leaves the longer at least as long; otherwise each
+        gets half of the room, and the longer, or the second of two equals, the odd token.
+    """
+    short, long = np.minimum(first, second), np.maximum(first, second)
+    fits = short + long <= room
+    halves = ~fits & (2 * short > room)
+    long = np.where(fits, long, np.where(halves, room - room // 2, room - short))
+    short = np.where(halves, room // 2, short)
+    swapped = first > second
+    return np.stack([np.where(swapped, long, short), np.where(swapped, short, long)])
