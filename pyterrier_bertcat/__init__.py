@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pyterrier_bertcat.checkpoints import load_checkpoint as load_checkpoint
     from pyterrier_bertcat.checkpoints import save_checkpoint as save_checkpoint
     from pyterrier_bertcat.config import BertCatConfig as BertCatConfig
+    from pyterrier_bertcat.ensemble import MeanReRanker as MeanReRanker
     from pyterrier_bertcat.errors import BertCatError as BertCatError
     from pyterrier_bertcat.errors import CheckpointError as CheckpointError
     from pyterrier_bertcat.errors import InputError as InputError
@@ -21,13 +22,16 @@ if TYPE_CHECKING:
     from pyterrier_bertcat.errors import ScoreError as ScoreError
     from pyterrier_bertcat.errors import TrainingDataError as TrainingDataError
     from pyterrier_bertcat.modeling import BertCatModel as BertCatModel
+    from pyterrier_bertcat.passages import Passages as Passages
     from pyterrier_bertcat.reranker import BertCatReRanker as BertCatReRanker
+    from pyterrier_bertcat.run_statistics import RunStatistics as RunStatistics
     from pyterrier_bertcat.scoring import PairScorer as PairScorer
     from pyterrier_bertcat.training.losses import CombinedLoss as CombinedLoss
     from pyterrier_bertcat.training.losses import Contrastive as Contrastive
     from pyterrier_bertcat.training.losses import MarginMSE as MarginMSE
     from pyterrier_bertcat.training.options import TrainingOptions as TrainingOptions
     from pyterrier_bertcat.training.teachers import TeacherFile as TeacherFile
+    from pyterrier_bertcat.truncation import Truncation as Truncation
 
     __version__: str
 
@@ -42,13 +46,17 @@ _HOME = {
     "Contrastive": "training.losses",
     "InputError": "errors",
     "MarginMSE": "training.losses",
+    "MeanReRanker": "ensemble",
     "MissingExtraError": "errors",
     "PairScorer": "scoring",
     "PairTooLargeError": "errors",
+    "Passages": "passages",
+    "RunStatistics": "run_statistics",
     "ScoreError": "errors",
     "TeacherFile": "training.teachers",
     "TrainingDataError": "errors",
     "TrainingOptions": "training.options",
+    "Truncation": "truncation",
     "load_checkpoint": "checkpoints",
     "save_checkpoint": "checkpoints",
 }

@@ -57,6 +57,18 @@ def scorer_for(
     return PairScorer(checkpoint, backend=on_openvino, truncation=truncation, **options)
 
 
+def mean_scorers(scorers: Sequence[PairScorer]) -> list[tuple[PairScorer, int]]:
+    """Scorers of means: those that read the same tokens become one; each with the number of scorers in it."""
+    groups: list[list[PairScorer]] = []
+    for scorer in scorers:
+        group = next((group for group in groups if group[0].reads_as(scorer)), None)
+        if group is None:
+            groups.append([scorer])
+        else:
+            group.append(scorer)
+    return [(PairScorer.mean(group), len(group)) for group in groups]
+
+
 def packaged_calibration() -> list[tuple[str, str]]:
     """The pairs that come with ``mini``: each of its questions with the text that answers it, and with another one."""
     file = resources.files("pyterrier_bertcat") / PACKAGED / _CALIBRATION_FILE

@@ -172,6 +172,21 @@ class PairTokenizer:
                         ranges[:, row] = offsets[first][0], offsets[end - 1][1]
         return ranges
 
+    def encodes_as(self, other: PairTokenizer) -> bool:
+        """Whether the other one makes the same of every pair."""
+        return self._facts() == other._facts()
+
+    def _facts(self) -> tuple[object, ...]:
+        with self._whole_texts() as backend:
+            return (
+                backend.to_str(),
+                self._truncate_left,
+                self._pad,
+                self._token_types,
+                self._truncation,
+                self._passages,
+            )
+
     def _cut(self, truncation: Truncation, passages: Passages | None) -> None:
         self._truncation, self._passages = truncation, passages
         self._most_tokens = truncation.pair_length

@@ -26,6 +26,7 @@ from pyterrier_bertcat.truncation import Truncation
 
 if TYPE_CHECKING:
     from pyterrier_bertcat.checkpoints import Checkpoint
+    from pyterrier_bertcat.ensemble import MeanReRanker
     from pyterrier_bertcat.modeling import BertCatModel
     from pyterrier_bertcat.run_statistics import RunStatistics
     from pyterrier_bertcat.scoring import PairScorer
@@ -148,6 +149,13 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         check_options(self._options())
         if not is_name(self.model):
             _ = self.checkpoint  # a model object without a tokenizer is refused here and not in the middle of a run
+
+    @staticmethod
+    def mean(rerankers: Sequence[BertCatReRanker]) -> MeanReRanker:
+        """An ensemble: a transformer that scores by the mean of its members' scores; see `MeanReRanker`."""
+        from pyterrier_bertcat.ensemble import MeanReRanker
+
+        return MeanReRanker(rerankers)
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Re-ranks a result frame; the class says what goes in and what comes out.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 import warnings
@@ -15,6 +16,7 @@ import numpy as np
 import pyterrier as pt
 from numpy.typing import NDArray
 
+from pyterrier_bertcat.backends.mean import MeanBackend
 from pyterrier_bertcat.backends.torch import TorchBackend
 from pyterrier_bertcat.batching import DEFAULT_BATCH_SIZE, plan_batches, smaller_budget
 from pyterrier_bertcat.devices import is_out_of_memory
@@ -108,6 +110,19 @@ class PairScorer:
         self._backend: Backend = backend
         self._batch_tokens = min(batch_tokens or backend.default_batch_tokens, batch_size * truncation.pair_length)
         self._budget_lock = threading.Lock()
+
+    @classmethod
+    def mean(cls, scorers: Sequence[PairScorer]) -> PairScorer:
+        """One that gives the mean of several ones' scores; they have to read the same tokens, see `reads_as`."""
+        made = copy.copy(scorers[0])
+        made._backend = MeanBackend([scorer._backend for scorer in scorers])
+        made._batch_tokens = min(scorer._batch_tokens for scorer in scorers)
+        made._budget_lock = threading.Lock()
+        return made
+
+    def reads_as(self, other: PairScorer) -> bool:
+        """Whether both give their models the same tokens, one row per pair."""
+        return self._passages is None and other._passages is None and self._tokenizer.encodes_as(other._tokenizer)
 
     def score(self, queries: Sequence[str], texts: Sequence[str]) -> Scores:
         """Scores ``queries[i]`` with ``texts[i]``.

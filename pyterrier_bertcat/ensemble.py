@@ -1,0 +1,99 @@
+"""The mean of several re-rankers' scores, as one transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+from numpy.typing import NDArray
+
+from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.frames import MissingText, query_text_pairs, ranked
+from pyterrier_bertcat.identity import IdentifiedByOptions
+
+if TYPE_CHECKING:
+    from pyterrier_bertcat.scoring import PairScorer
+
+
+class Member(Protocol):
+    """What an ensemble asks of a ``BertCatReRanker``."""
+
+    text_field: str
+    missing_text: MissingText
+    depth: int | None
+    extra_columns: Sequence[str]
+
+    @property
+    def scorer(self) -> PairScorer:
+        """What scores the pairs."""
+
+
+class MeanReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
+    """Scores by the mean of several re-rankers' scores; made by ``BertCatReRanker.mean``.
+
+    Reads and gives what its members do. Those with the same vocabulary and truncation read one tokenisation. As a
+    teacher for ``fit`` it is the paper's T2, a mean of three.
+
+    Source: Hofstätter et al. 2020, arXiv 2010.02666, section 3.2.
+
+    Example:
+        >>> from pyterrier_bertcat import BertCatReRanker
+        >>> BertCatReRanker.mean([BertCatReRanker("mini"), BertCatReRanker("mini", max_length=128)])
+        MeanReRanker((BertCatReRanker('mini'), BertCatReRanker('mini', max_length=128)))
+    """
+
+    _means: tuple[list[PairScorer], list[tuple[PairScorer, int]]] | None  # of which scorers, and how many are in each
+    schematic: ClassVar[dict[str, str]] = {"label": "mean of BERT_Cats", "help_url": "https://arxiv.org/abs/2010.02666"}
+
+    def __init__(self, rerankers: Sequence[Member]) -> None:
+        """Keeps the members, and loads nothing.
+
+        Args:
+            rerankers: At least one.
+
+        Raises:
+            InputError: There is none, or they don't agree in ``text_field``, ``missing_text``, or use ``depth`` or
+                ``extra_columns``.
+        """
+        self.rerankers = tuple(rerankers)
+        self._means = None
+        if not self.rerankers:
+            raise InputError("an ensemble has at least one re-ranker, got none")
+        for name in ("text_field", "missing_text"):
+            values = {getattr(reranker, name) for reranker in self.rerankers}
+            if len(values) > 1:
+                raise InputError(f"the members of an ensemble have the same {name}, got {sorted(values)}")
+        if any(reranker.depth is not None or reranker.extra_columns for reranker in self.rerankers):
+            raise InputError("the members of an ensemble give nothing but scores: leave depth and extra_columns out")
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Re-ranks a result frame; what goes in, what comes out and which errors there are: as for the members."""
+        first = self.rerankers[0]
+        pt.validate.result_frame(inp, extra_columns=["query", first.text_field])
+        queries, texts = query_text_pairs(inp, text_field=first.text_field, missing_text=first.missing_text)
+        return ranked(inp, self.scores(queries, texts) if queries else np.empty(0, dtype=np.float32))
+
+    def scores(self, queries: Sequence[str], texts: Sequence[str]) -> NDArray[np.float32]:
+        """Scores ``queries[i]`` with ``texts[i]``: two sequences of n strings -> float32 (n,)."""
+        from pyterrier_bertcat.engine import mean_scorers
+
+        scorers = [reranker.scorer for reranker in self.rerankers]
+        if self._means is None or self._means[0] != scorers:
+            self._means = scorers, mean_scorers(scorers)
+        total = np.zeros(len(queries), dtype=np.float64)
+        for scorer, members in self._means[1]:
+            total += scorer.score(queries, texts).astype(np.float64) * members
+        return (total / len(self.rerankers)).astype(np.float32)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"rerankers": self.rerankers, "_means": None}
+
+    def _identity(self) -> dict[str, Any]:
+        return {"rerankers": self.rerankers}
+
+    def subtransformers(self) -> dict[str, pt.Transformer]:
+        """None, for ``pt.inspect``: the members are not run one after the other."""
+        return {}

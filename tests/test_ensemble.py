@@ -1,0 +1,73 @@
+"""The mean of several re-rankers."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+import pytest
+from conftest import tiny_model
+
+from pyterrier_bertcat.checkpoints import Checkpoint
+from pyterrier_bertcat.ensemble import MeanReRanker
+from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.passages import Passages
+from pyterrier_bertcat.reranker import BertCatReRanker
+
+TEXTS = ["the quick brown fox", "a dog", "", "over the lazy dog " * 9, "jump"]
+
+
+def frame() -> pd.DataFrame:
+    docnos = [f"d{number}" for number in range(len(TEXTS))]
+    return pd.DataFrame({"qid": "q", "query": "what is a fox", "docno": docnos, "text": TEXTS})
+
+
+def member(tokenizer, seed: int, **options) -> BertCatReRanker:
+    kind = "bert" if seed == 2 else "distilbert"
+    checkpoint = Checkpoint(model=tiny_model(kind, seed=seed), tokenizer=tokenizer)
+    return BertCatReRanker(checkpoint, device="cpu", verbose=False, **options)
+
+
+def scores(transformer: pt.Transformer) -> np.ndarray:
+    return transformer(frame()).sort_values("docno")["score"].to_numpy()
+
+
+@pytest.mark.filterwarnings("ignore:.* pairs were too long")
+@pytest.mark.parametrize(
+    ("options", "tokenisations"),
+    [
+        ([{}, {}, {}], 1),
+        ([{}, {"max_length": 20}, {}], 2),
+        ([{}, {"passages": Passages(length=10, stride=5)}, {"batch_tokens": 30}], 2),
+    ],
+)
+def test_scores_are_the_mean_and_one_tokenisation_serves_all_that_read_the_same(tokenizer, options, tokenisations):
+    members = [member(tokenizer, seed, **some) for seed, some in enumerate(options)]
+    ensemble = BertCatReRanker.mean(members)
+    np.testing.assert_allclose(scores(ensemble), np.mean([scores(one) for one in members], axis=0), atol=5e-5)
+    assert len(ensemble._means[1]) == tokenisations
+    assert sum(count for _, count in ensemble._means[1]) == 3
+
+
+def test_it_is_what_its_members_are(tokenizer):
+    members = [member(tokenizer, seed) for seed in range(2)]
+    ensemble = MeanReRanker(members)
+    same = pickle.loads(pickle.dumps(ensemble))
+    assert same == ensemble == MeanReRanker(members[:])
+    assert hash(same) == hash(ensemble)
+    assert ensemble != MeanReRanker(members[::-1])
+    np.testing.assert_array_equal(scores(same), scores(ensemble))
+    assert ensemble(frame().iloc[:0]).columns.tolist() == ["qid", "query", "docno", "text", "score", "rank"]
+    assert pt.inspect.transformer_inputs(ensemble) == [["qid", "docno", "query", "text"]]
+    pt.schematic.draw(pt.Transformer.identity() >> ensemble)
+
+
+def test_what_does_not_go_together_is_refused(tokenizer):
+    with pytest.raises(InputError, match="at least one"):
+        BertCatReRanker.mean([])
+    with pytest.raises(InputError, match="same text_field"):
+        BertCatReRanker.mean([member(tokenizer, 0), member(tokenizer, 1, text_field="body")])
+    with pytest.raises(InputError, match="leave depth"):
+        BertCatReRanker.mean([member(tokenizer, 0, depth=3)])
