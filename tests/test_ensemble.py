@@ -61,7 +61,7 @@ def test_it_is_what_its_members_are(tokenizer):
     np.testing.assert_array_equal(scores(same), scores(ensemble))
     assert ensemble(frame().iloc[:0]).columns.tolist() == ["qid", "query", "docno", "text", "score", "rank"]
     assert pt.inspect.transformer_inputs(ensemble) == [["qid", "docno", "query", "text"]]
-    pt.schematic.draw(pt.Transformer.identity() >> ensemble)
+    pt.schematic.draw(ensemble)
 
 
 def test_what_does_not_go_together_is_refused(tokenizer):
