@@ -21,6 +21,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from pyterrier_bertcat.errors import InputError
@@ -262,16 +263,11 @@ def distinct_pairs(queries: Sequence[str], texts: Sequence[str]) -> tuple[Int64A
         For the d distinct pairs, those of one text side by side and texts in order of first appearance: int64 (d,),
         where each first occurs; int64 (n,), which of them each pair is; int64 (d,), how often each occurs.
     """
-    numbers = np.stack([_numbered(texts), _numbered(queries)])  # (2, n)
+    # pandas numbers objects that are equal in C, in order of first appearance.
+    numbers = np.stack([pd.factorize(np.array(strings, dtype=object))[0] for strings in (texts, queries)])  # (2, n)
     keys = numbers[0] * (numbers[1].max(initial=0) + 1) + numbers[1]
     _, first, place, count = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
     return first, place, count
-
-
-def _numbered(strings: Sequence[str]) -> Int64Array:
-    """The same number for the same string, in order of first appearance."""
-    number: dict[str, int] = {}
-    return np.fromiter((number.setdefault(string, len(number)) for string in strings), np.int64, len(strings))
 
 
 def checked_pairs(queries: Sequence[str], texts: Sequence[str]) -> tuple[list[str], list[str]]:
