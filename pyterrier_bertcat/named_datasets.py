@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import pyterrier as pt
@@ -34,24 +33,3 @@ def dataset_named(source: str | os.PathLike[str]) -> Any | None:
 def ir_dataset(dataset: Any) -> Any | None:
     """The ``ir_datasets`` object behind a PyTerrier data set; None where there is another thing behind it."""
     return dataset.irds_ref() if hasattr(dataset, "irds_ref") else None
-
-
-def chosen_field(available: Sequence[str], field: str | None, *, defaults: Sequence[str], source: object) -> str:
-    """Which field of a record is read.
-
-    Args:
-        available: The record's fields, without the identifier.
-        field: The one that was asked for, or None.
-        defaults: What is taken if none was: the first of these that there is, or else the only field.
-        source: What to call the records' source.
-
-    Raises:
-        InputError: There is no such field; the message lists those that there are.
-    """
-    wanted = [field] if field is not None else [*defaults, *(available if len(available) == 1 else [])]
-    for name in wanted:
-        if name in available:
-            return name
-    raise InputError(
-        f"{source}: expected a field {' or '.join(map(repr, wanted))}, there are {', '.join(map(repr, available))}"
-    )

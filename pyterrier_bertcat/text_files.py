@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import pyterrier as pt
 
 from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.line_files import decoded, numbered_lines, wrong_line
-from pyterrier_bertcat.named_datasets import chosen_field, dataset_named, ir_dataset
+from pyterrier_bertcat.named_datasets import dataset_named, ir_dataset
+from pyterrier_bertcat.record_fields import DOCNO_FIELDS, chosen_field, text_of
 
-_DOCNO_FIELDS = ("docno", "doc_id", "docid", "_id", "id", "pid")
-_TEXT_FIELDS = ("text", "contents", "passage", "body")
 _BAR_DELAY_S = 1.0
 
 
@@ -31,8 +30,8 @@ def read_texts(
         source: A file, plain or gzip, UTF-8: JSON objects, one a line, or lines of docno, tab and text. Or the name of
             a PyTerrier data set, such as ``"irds:msmarco-passage"``.
         docnos: Whose texts are wanted. Reading stops when all are found.
-        fields: What the text is made of, joined by a space. Empty: ``text``, else ``contents``, ``passage`` or
-            ``body``, else the only field there is. A TSV has no fields.
+        fields: What the text is made of, joined by a space. Empty: ``text``, else ``contents``, ``passage``,
+            ``segment`` or ``body``, else the only field there is. A TSV has no fields.
         verbose: Shows progress when it takes longer than a second.
 
     Returns:
@@ -67,11 +66,11 @@ def _from_file(source: str | os.PathLike[str], wanted: set[str], fields: Sequenc
             is_json = line.lstrip().startswith(b"{")
         if is_json:
             record = _record(source, number, line)
-            docno = record[chosen_field(list(record), None, defaults=_DOCNO_FIELDS, source=f"{source}, line {number}")]
+            docno = record[chosen_field(list(record), None, defaults=DOCNO_FIELDS, source=f"{source}, line {number}")]
             if type(docno) not in (str, int):
                 raise wrong_line(source, number, "a docno that is a string", line)
             if str(docno) in wanted:
-                yield str(docno), _text_of(record, fields, source=f"{source}, line {number}")
+                yield str(docno), text_of(record, fields, source=f"{source}, line {number}")
         else:
             columns = decoded(line, source, number).rstrip("\r\n").split("\t")
             if len(columns) != 2:
@@ -97,24 +96,9 @@ def _from_dataset(source: object, dataset: Any, wanted: set[str], fields: Sequen
     if irds is None:
         for document in dataset.get_corpus_iter(verbose=False):
             if document["docno"] in wanted:
-                yield document["docno"], _text_of(document, fields, source=source)
+                yield document["docno"], text_of(document, fields, source=source)
     elif not irds.has_docs():
         raise InputError(f"the data set {source} has no documents: name one that has, or a file")
     else:
         for document in irds.docs_store().get_many_iter(wanted):
-            yield document.doc_id, _text_of(document._asdict(), fields, source=source)
-
-
-def _text_of(record: Mapping[str, Any], fields: Sequence[str], *, source: object) -> str:
-    available = [name for name in record if name not in _DOCNO_FIELDS]
-    names = [chosen_field(available, name, defaults=_TEXT_FIELDS, source=source) for name in fields or (None,)]
-    parts = [record[name] for name in names]
-    for name, part in zip(names, parts, strict=True):
-        if not isinstance(part, str):
-            raise InputError(f"{source}: expected a string in field {name!r}, got {part!r:.80}")
-    text = " ".join(parts)
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{source}: expected Unicode in the text, got half of a surrogate pair: {error}") from error
-    return text
+            yield document.doc_id, text_of(document._asdict(), fields, source=source)

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 
 from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.line_files import decoded, numbered_lines, wrong_line
-from pyterrier_bertcat.named_datasets import chosen_field, dataset_named, ir_dataset
+from pyterrier_bertcat.named_datasets import dataset_named, ir_dataset
+from pyterrier_bertcat.record_fields import QUERY_FIELDS, chosen_field
 
-_QUERY_FIELDS = ("title", "query", "question", "text")
 _QID_FIELDS = ("num", "number", "id", "qid", "identifier")
 # Of a topic: its opening tag with the attributes, and all up to the next topic or the end of this one.
 _TOPIC = re.compile(r"<(top|topic)(\s[^>]*)?>(.*?)(?=</\1\s*>|<\1[\s>]|\Z)", re.DOTALL | re.IGNORECASE)
@@ -87,7 +87,7 @@ def _from_trec(source: object, text: str, field: str | None) -> Iterator[tuple[s
         qid = next((value for name in _QID_FIELDS if (value := values.pop(name, ""))), "")
         if not values:  # a topic that is nothing but its query
             values = {"query": _plain(body)}
-        yield where, qid, values[chosen_field(list(values), field, defaults=_QUERY_FIELDS, source=f"{source}, {where}")]
+        yield where, qid, values[chosen_field(list(values), field, defaults=QUERY_FIELDS, source=f"{source}, {where}")]
 
 
 def _from_dataset(source: object, dataset: object, field: str | None) -> Iterator[tuple[str, str, str]]:
@@ -99,7 +99,7 @@ def _from_dataset(source: object, dataset: object, field: str | None) -> Iterato
         raise InputError(f"the data set {source} has no queries: name one that has, or a file")
     else:
         available = [name for name in irds.queries_cls()._fields if name != "query_id"]
-        name = chosen_field(available, field, defaults=_QUERY_FIELDS, source=source)
+        name = chosen_field(available, field, defaults=QUERY_FIELDS, source=source)
         rows = ((query.query_id, str(getattr(query, name))) for query in irds.queries_iter())
     for count, (qid, query) in enumerate(rows, start=1):
         yield f"topic {count}", str(qid), query.strip()
