@@ -117,11 +117,16 @@ class RunWriter:
     def __enter__(self) -> RunWriter:
         try:
             self._file: IO[bytes] = open(self._temporary, "xb")
-        except OSError as error:
-            raise InputError(f"{self.path} can't be written: {error.strerror}") from error
-        self._rows: IO[bytes] = self._file
-        if self.path.suffix == ".gz":  # no name, no time: the same run gives the same file
-            self._rows = gzip.GzipFile(filename="", fileobj=self._file, mode="wb", compresslevel=6, mtime=0)  # type: ignore[assignment]
+            self._rows: IO[bytes] = self._file
+            if self.path.suffix == ".gz":  # no name, no time: the same run gives the same file
+                self._rows = gzip.GzipFile(  # type: ignore[assignment]
+                    filename="", fileobj=self._file, mode="wb", compresslevel=6, mtime=0
+                )
+        except BaseException as error:  # an interrupt too, because nothing calls __exit__ yet
+            self._temporary.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise InputError(f"{self.path} can't be written: {error.strerror}") from error
+            raise
         return self
 
     def write(self, results: pd.DataFrame) -> None:

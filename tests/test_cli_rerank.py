@@ -206,7 +206,7 @@ def test_an_interrupt_exits_with_130_and_leaves_nothing(files):
         time.sleep(0.01)
     job.send_signal(signal.SIGINT)
     _, complaint = job.communicate()
-    # Python dies of the signal after all where it came inside an exec, as there are some in imports; shells say 130 too.
+    # Python dies of the signal after all where it came inside an exec, as there are in imports; shells say 130 too.
     assert job.returncode in (130, -signal.SIGINT), complaint
     assert complaint.endswith("pyterrier-bertcat: interrupted\n")
     assert sorted(path.name for path in files.iterdir()) == ["bm25.run.gz", "texts.jsonl", "topics.txt"]
