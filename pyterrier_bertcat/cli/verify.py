@@ -1,0 +1,32 @@
+"""``pyterrier-bertcat verify``."""
+
+from __future__ import annotations
+
+import argparse
+
+from pyterrier_bertcat.cli.arguments import Commands, add_model_arguments
+
+
+def add_parser(commands: Commands) -> None:
+    """Adds the command."""
+    parser = commands.add_parser(
+        "verify",
+        help="check that a checkpoint gives its known scores on this machine",
+        description="Score a checkpoint's known examples and compare with their known scores.",
+    )
+    add_model_arguments(parser)
+    parser.add_argument(
+        "--published",
+        action="store_true",
+        help="compare with the published checkpoint's example, for a local copy of that checkpoint",
+    )
+    parser.set_defaults(run_command=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Runs it."""
+    from pyterrier_bertcat.reranker import BertCatReRanker
+    from pyterrier_bertcat.verification import PUBLISHED_SCORES
+
+    reranker = BertCatReRanker(arguments.model, device=arguments.device, dtype=arguments.dtype, verbose=False)
+    print(reranker.verify(known=PUBLISHED_SCORES if arguments.published else None))

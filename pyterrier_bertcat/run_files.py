@@ -1,0 +1,202 @@
+"""TREC runs: read into result frames, written so that a run's name never stands for half a run.
+
+A row is ``qid Q0 docno rank score tag``, separated by blanks; ranks start at 1 there, and at 0 in PyTerrier's frames.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import secrets
+from array import array
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.line_files import decoded, numbered_lines, wrong_line
+
+_EXPECTED = "six columns, qid Q0 docno rank score tag, with a finite score"
+_NAMED = 3
+
+
+def read_run(path: str | os.PathLike[str], *, duplicates: Literal["fail", "first"] = "fail") -> pd.DataFrame:
+    """Reads a TREC run, plain or gzip.
+
+    The order is the score's, as for trec_eval: equal scores by docno, descending as text. The file's own ranks and
+    the order of its rows are not used, except that queries stay in order of first appearance.
+
+    Args:
+        path: The file, UTF-8. Any number of spaces and tabs between columns, blank lines and CRLF are fine.
+        duplicates: What a (qid, docno) that comes again means: ``"fail"`` refuses the run, ``"first"`` keeps the
+            first of them.
+
+    Returns:
+        ``qid``, ``docno`` (str), ``score`` (float64), ``rank`` (int64, 0 is best), on a fresh index.
+
+    Raises:
+        InputError: The file can't be read or has no rows, a line is of another form, or a pair comes again; the
+            message names the lines.
+    """
+    qid_codes: dict[bytes, int] = {}
+    docno_codes: dict[bytes, int] = {}
+    numbers, queries, documents, values = array("q"), array("q"), array("q"), array("d")
+    for number, line in numbered_lines(path):
+        try:
+            qid, _, docno, _, score_text, _ = line.split()  # of bytes: splits at ASCII blanks only
+            score = float(score_text)
+        except ValueError as error:
+            raise wrong_line(path, number, _EXPECTED, line) from error
+        if not math.isfinite(score) or b"_" in score_text:
+            raise wrong_line(path, number, _EXPECTED, line)
+        for name, codes in ((qid, qid_codes), (docno, docno_codes)):
+            if name not in codes:
+                decoded(name, path, number)
+                codes[name] = len(codes)
+        numbers.append(number)
+        queries.append(qid_codes[qid])
+        documents.append(docno_codes[docno])
+        values.append(score)
+    if not numbers:
+        raise InputError(f"{path} has no rows: expected {_EXPECTED}")
+    docnos = np.array([name.decode() for name in docno_codes], dtype=object)
+    qids = np.array([name.decode() for name in qid_codes], dtype=object)
+    query, document = np.asarray(queries), np.asarray(documents)
+    first = _first_of_each(query * len(docnos) + document)
+    if duplicates == "fail" and len(first) < len(query):
+        raise _duplicated(path, qids[query], docnos[document], np.asarray(numbers))
+    query, document, score_values = query[first], document[first], np.asarray(values)[first]
+    place = np.empty(len(docnos), dtype=np.int64)  # of each docno among all, in the order of text
+    place[np.argsort(docnos)] = np.arange(len(docnos))
+    order = np.lexsort((-place[document], -score_values, query))
+    query = query[order]
+    run: pd.DataFrame = pd.DataFrame(
+        {
+            "qid": qids[query],
+            "docno": docnos[document[order]],
+            "score": score_values[order],
+            "rank": np.arange(len(query)) - np.searchsorted(query, query),
+        }
+    )
+    return run
+
+
+class RunWriter:
+    """Writes a TREC run, gzip where the name ends in ``.gz``, as a context manager.
+
+    The rows go to a temporary file in the same folder, which takes the run's name, and the place of what had it, when
+    the block is left without an error: on the disk for good, or not at all.
+
+    Example:
+        >>> with RunWriter("bertcat.run.gz") as run:  # doctest: +SKIP
+        ...     run.write(results)
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, tag: str = "bertcat") -> None:
+        """Keeps the options, and opens nothing.
+
+        Args:
+            path: Where the run goes; its folder must exist.
+            tag: The last column: the name of what made the run.
+
+        Raises:
+            InputError: The tag is empty or has blanks, or the path is a folder's.
+        """
+        if len(tag.split()) != 1:
+            raise InputError(f"the tag of a run is one word, got {tag!r}")
+        self.path = Path(path)
+        if self.path.is_dir():
+            raise InputError(f"{self.path} is a folder, expected the name of a file to write")
+        self.tag = tag
+        self._temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.part")
+
+    def __enter__(self) -> RunWriter:
+        try:
+            self._file: IO[bytes] = open(self._temporary, "xb")
+            self._rows: IO[bytes] = self._file
+            if self.path.suffix == ".gz":  # no name, no time: the same run gives the same file
+                self._rows = gzip.GzipFile(  # type: ignore[assignment]
+                    filename="", fileobj=self._file, mode="wb", compresslevel=6, mtime=0
+                )
+        except BaseException as error:  # an interrupt too, because nothing calls __exit__ yet
+            self._temporary.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise InputError(f"{self.path} can't be written: {error.strerror}") from error
+            raise
+        return self
+
+    def write(self, results: pd.DataFrame) -> None:
+        """Adds the rows of a result frame, in their order.
+
+        Scores are written with as many digits as it takes to read the same number of the same type again, so that
+        there are no new ties.
+
+        Args:
+            results: ``qid``, ``docno``, ``score`` and ``rank`` (0 is best; written as 1).
+
+        Raises:
+            InputError: An identifier is empty, has blanks or is no Unicode, or a score is not finite.
+            OSError: The disk is full.
+        """
+        scores: np.ndarray[Any, Any] = results["score"].to_numpy()
+        if not np.isfinite(scores).all():
+            raise InputError(f"the scores of a run are finite numbers, got {scores[~np.isfinite(scores)][0]}")
+        for name in (*results["qid"].unique(), *results["docno"].unique()):
+            if not _is_one_word(name):
+                raise InputError(f"a run's columns are separated by blanks: {name!r} can't be a qid or docno in it")
+        rows = zip(results["qid"], results["docno"], results["rank"], scores, strict=True)
+        self._rows.writelines(
+            f"{qid} Q0 {docno} {rank + 1} {score!s} {self.tag}\n".encode() for qid, docno, rank, score in rows
+        )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            with self._file:
+                if kind is not None:
+                    return
+                if self._rows is not self._file:
+                    self._rows.close()
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            os.replace(self._temporary, self.path)
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+
+def _is_one_word(name: object) -> bool:
+    """Whether an identifier comes back as it is from a file whose columns are separated by blanks."""
+    try:
+        content = str(name).encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return content.split() == [content]
+
+
+def _first_of_each(keys: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The positions of the keys that did not come before, int64, ascending."""
+    return np.sort(np.unique(keys, return_index=True)[1])
+
+
+def _duplicated(
+    path: str | os.PathLike[str],
+    qids: np.ndarray[Any, Any],
+    docnos: np.ndarray[Any, Any],
+    numbers: np.ndarray[Any, Any],
+) -> InputError:
+    rows = pd.DataFrame({"qid": qids, "docno": docnos, "line": numbers})
+    again = rows[rows.duplicated(["qid", "docno"], keep=False)].groupby(["qid", "docno"], sort=False)["line"]
+    named = [
+        f"docno {docno!r} of qid {qid!r} on lines {' and '.join(map(str, lines.head(_NAMED)))}"
+        for (qid, docno), lines in list(again)[:_NAMED]
+    ]
+    more = ", …" if again.ngroups > _NAMED else ""
+    return InputError(
+        f"{path}: {again.ngroups} duplicated (qid, docno): {', '.join(named)}{more}. Remove the wrong ones, or keep "
+        "the first of each with duplicates='first' (--duplicates first)"
+    )

@@ -1,0 +1,119 @@
+"""Queries by qid: from a TSV, from TREC topics (SGML without closing tags, or XML), or from a PyTerrier data set."""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+from collections.abc import Iterable, Iterator
+
+from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.line_files import decoded, numbered_lines, wrong_line
+from pyterrier_bertcat.named_datasets import dataset_named, ir_dataset
+from pyterrier_bertcat.record_fields import QUERY_FIELDS, chosen_field
+
+_QID_FIELDS = ("num", "number", "id", "qid", "identifier")
+# Of a topic: its opening tag with the attributes, and all up to the next topic or the end of this one.
+_TOPIC = re.compile(r"<(top|topic)(\s[^>]*)?>(.*?)(?=</\1\s*>|<\1[\s>]|\Z)", re.DOTALL | re.IGNORECASE)
+# Of a field: its opening tag, and all up to the next tag, which may be another field's or its own end.
+_FIELD = re.compile(r"<([A-Za-z][\w-]*)[^>]*>((?:[^<]|<(?![A-Za-z/]))*)")
+_ATTRIBUTE = re.compile(r"""([\w-]+)\s*=\s*["']([^"']*)["']""")
+_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
+_CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
+_LABELS = {"num": "Number:", "title": "Topic:", "desc": "Description:", "narr": "Narrative:"}  # TREC-1 to TREC 2004
+
+
+def read_topics(source: str | os.PathLike[str], *, field: str | None = None) -> dict[str, str]:
+    """Reads the queries of a collection.
+
+    Args:
+        source: A file, plain or gzip, UTF-8: lines of qid, tab and query, or TREC topics, which begin with ``<``. Or
+            the name of a PyTerrier data set, such as ``"irds:trec-robust04"``.
+        field: Which part of a topic is the query. None: ``title``, else ``query``, ``question`` or ``text``, else the
+            only one that there is. A TSV has no parts.
+
+    Returns:
+        Query by qid, in the source's order. A topic's blanks are single spaces; the labels in old TREC topics
+        (``Number:``, ``Description:``) are left out, and a labelled number's leading zeros too, as in TREC's qrels.
+
+    Raises:
+        InputError: The source can't be read or has no topics, a line or topic is of another form, or a qid comes
+            twice; the message names the line or topic.
+    """
+    dataset = dataset_named(source)
+    if dataset is not None:
+        return _collected(source, _from_dataset(source, dataset, field))
+    lines = numbered_lines(source)
+    first = next(lines, None)
+    if first is None:
+        raise InputError(f"{source} has no topics: the file is empty")
+    rest = ([first], lines)
+    if first[1].lstrip().startswith(b"<"):
+        text = "".join(decoded(line, source, number) for part in rest for number, line in part)
+        return _collected(source, _from_trec(source, text, field))
+    return _collected(source, (_from_line(source, number, line) for part in rest for number, line in part))
+
+
+def _collected(source: object, topics: Iterable[tuple[str, str, str]]) -> dict[str, str]:
+    """Query by qid, from (where, qid, query)."""
+    queries: dict[str, str] = {}
+    for where, qid, query in topics:
+        if not qid or not query:
+            raise InputError(f"{source}, {where}: expected a qid and a query, got {qid!r} and {query!r}")
+        if qid in queries:
+            raise InputError(f"{source}, {where}: the qid {qid!r} was there before, expected each of them once")
+        queries[qid] = query
+    if not queries:
+        raise InputError(f"{source} has no topics: expected lines of qid, tab and query, or <top> or <topic> elements")
+    return queries
+
+
+def _from_line(source: str | os.PathLike[str], number: int, line: bytes) -> tuple[str, str, str]:
+    columns = decoded(line, source, number).split("\t")
+    if len(columns) != 2:
+        raise wrong_line(source, number, "a qid, a tab and a query", line)
+    qid, query = columns
+    return f"line {number}", qid.strip(), query.strip()
+
+
+def _from_trec(source: object, text: str, field: str | None) -> Iterator[tuple[str, str, str]]:
+    text = _CDATA.sub(lambda match: html.escape(match[1]), _COMMENT.sub("", text))
+    for count, (_, attributes, body) in enumerate(_TOPIC.findall(text), start=1):
+        where = f"topic {count}"
+        parts = {name.lower(): value for name, value in _ATTRIBUTE.findall(attributes) if name.lower() in _QID_FIELDS}
+        for name, value in _FIELD.findall(body):
+            parts.setdefault(name.lower(), value)
+        values = {name: _unlabelled(name, _plain(value)) for name, value in parts.items()}
+        qid = next((value for name in _QID_FIELDS if (value := values.pop(name, ""))), "")
+        if not values:  # a topic that is nothing but its query
+            values = {"query": _plain(body)}
+        yield where, qid, values[chosen_field(list(values), field, defaults=QUERY_FIELDS, source=f"{source}, {where}")]
+
+
+def _from_dataset(source: object, dataset: object, field: str | None) -> Iterator[tuple[str, str, str]]:
+    irds = ir_dataset(dataset)
+    if irds is None:
+        topics = dataset.get_topics(field)  # type: ignore[attr-defined]
+        rows: Iterable[tuple[str, str]] = zip(topics["qid"], topics["query"], strict=True)
+    elif not irds.has_queries():
+        raise InputError(f"the data set {source} has no queries: name one that has, or a file")
+    else:
+        available = [name for name in irds.queries_cls()._fields if name != "query_id"]
+        name = chosen_field(available, field, defaults=QUERY_FIELDS, source=source)
+        rows = ((query.query_id, str(getattr(query, name))) for query in irds.queries_iter())
+    for count, (qid, query) in enumerate(rows, start=1):
+        yield f"topic {count}", str(qid), query.strip()
+
+
+def _unlabelled(name: str, value: str) -> str:
+    """A part without its label; a number that had one as in the qrels of the first TRECs, so 51 and not 051."""
+    label = _LABELS.get(name)
+    if label is None or not value.startswith(label):
+        return value
+    value = value.removeprefix(label).strip()
+    return value.lstrip("0") if name == "num" else value
+
+
+def _plain(markup: str) -> str:
+    """Text without entities, its blanks single spaces."""
+    return " ".join(html.unescape(markup).split())
