@@ -35,6 +35,10 @@ class TrainingDataError(BertCatError, ValueError):
     """The topics, qrels or teacher scores leave nothing, or not enough, to train on."""
 
 
+class TruncationWarning(UserWarning):
+    """More than a hundredth of a run's pairs were cut."""
+
+
 class MissingExtraError(BertCatError, ImportError):
     """An optional dependency is not installed; the message says which extra brings it."""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import warnings
 from pathlib import Path
 
 import pyterrier as pt
 
-from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.errors import InputError, TruncationWarning
 from pyterrier_bertcat.reranker import BertCatReRanker
 from pyterrier_bertcat.run_candidates import RunCandidates, RunSources
 from pyterrier_bertcat.run_files import RunWriter
@@ -47,7 +48,7 @@ def temporary_store(output: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def rerank_run(candidates: RunCandidates, reranker: BertCatReRanker, run: RunWriter, *, verbose: bool = True) -> None:
+def rerank_run(candidates: RunCandidates, reranker: BertCatReRanker, run: RunWriter, *, verbose: bool = True) -> int:
     """Re-ranks candidates frame by frame and writes them as they come, queries in the order of the run.
 
     Args:
@@ -56,11 +57,15 @@ def rerank_run(candidates: RunCandidates, reranker: BertCatReRanker, run: RunWri
         run: Where to; it is opened here, so that nothing takes its name before all is done.
         verbose: Shows progress, with the time left.
 
+    Returns:
+        How many pairs were cut; the re-ranker's own warning of that, which would come with each frame, is held back.
+
     Raises:
         InputError: The run can't be written.
         CheckpointError: The model can't be loaded.
         OSError: The disk is full.
     """
+    truncated = 0
     with run:  # before the model is loaded: a folder that can't be written to should cost no time
         rows_at_least = _CPU_ROWS if _on_cpu(reranker.load()) else _DEVICE_ROWS
         interval_s = 0.1 if sys.stderr.isatty() else _LOG_INTERVAL_S  # a log file should not fill with bars
@@ -68,8 +73,12 @@ def rerank_run(candidates: RunCandidates, reranker: BertCatReRanker, run: RunWri
             total=len(candidates.rows), desc="BERT_Cat", unit="pair", mininterval=interval_s, disable=not verbose
         ) as bar:
             for frame in candidates.frames(rows_at_least=rows_at_least):
-                run.write(reranker.transform(frame))
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", TruncationWarning)
+                    run.write(reranker.transform(frame))
+                truncated += reranker.stats.truncated_pairs if reranker.stats else 0
                 bar.update(len(frame))
+    return truncated
 
 
 def remove_store(folder: Path) -> None:

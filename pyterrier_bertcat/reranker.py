@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os.path import join
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,6 +16,7 @@ import pyterrier as pt
 
 from pyterrier_bertcat.batching import DEFAULT_BATCH_SIZE
 from pyterrier_bertcat.depth import first_rows, with_rest_below
+from pyterrier_bertcat.errors import TruncationWarning
 from pyterrier_bertcat.extra_columns import extra_columns as make_extra_columns
 from pyterrier_bertcat.extra_columns import spread
 from pyterrier_bertcat.frames import MissingText, query_text_pairs, ranked, with_strings
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pyterrier_bertcat.checkpoints import Checkpoint
     from pyterrier_bertcat.ensemble import MeanReRanker
     from pyterrier_bertcat.modeling import BertCatModel
+    from pyterrier_bertcat.pyserini_hits import RerankedHit
     from pyterrier_bertcat.run_statistics import RunStatistics
     from pyterrier_bertcat.scoring import PairScorer
     from pyterrier_bertcat.training.options import TrainingOptions
@@ -196,6 +198,20 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         Shows itself as a table in notebooks; ``to_dataframe()`` is one row.
         """
         return self._stats
+
+    def rerank(self, query: str, hits: Sequence[Any], *, fields: Sequence[str] = ()) -> list[RerankedHit]:
+        """Re-ranks one query's hits of a Pyserini searcher, or tuples (docid, score, text); see `pyserini_hits`."""
+        from pyterrier_bertcat.pyserini_hits import rerank
+
+        return rerank(self, query, hits, fields=fields)
+
+    def rerank_batch(
+        self, hits_by_qid: Mapping[Any, Sequence[Any]], queries: Mapping[Any, Any], *, fields: Sequence[str] = ()
+    ) -> dict[Any, list[RerankedHit]]:
+        """Re-ranks the hits of many queries, all in one run; see `pyserini_hits`."""
+        from pyterrier_bertcat.pyserini_hits import rerank_batch
+
+        return rerank_batch(self, hits_by_qid, queries, fields=fields)
 
     def load(self) -> BertCatReRanker:
         """Loads the checkpoint now, so that a timed experiment does not count it; returns self.
@@ -376,7 +392,7 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
             warnings.warn(
                 f"{stats.truncated_pairs} of {stats.pairs} pairs were too long and lost {stats.tokens_lost} tokens: "
                 "passages=Passages() scores documents whole",
-                RuntimeWarning,
+                TruncationWarning,
                 stacklevel=3,
             )
 

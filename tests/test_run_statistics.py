@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pyterrier_bertcat.errors import TruncationWarning
 from pyterrier_bertcat.passages import Passages
 from pyterrier_bertcat.reranker import BertCatReRanker
 from pyterrier_bertcat.scoring import PairScorer
@@ -56,9 +57,9 @@ def test_padding_counts_where_the_model_takes_its_own_path(tokenizer, minilm_fol
 
 def test_the_reranker_warns_once_of_a_run_that_was_cut_and_says_what_helps(short):
     assert short.stats is None
-    with pytest.warns(RuntimeWarning, match=r"2 of 3 pairs were too long and lost 150 tokens: passages=") as caught:
+    with pytest.warns(TruncationWarning, match=r"2 of 3 pairs were too long and lost 150 tokens: passages=") as caught:
         short(frame([LONG, LONG, "fox"]))
-    assert sum(warning.category is RuntimeWarning for warning in caught) == 1
+    assert sum(warning.category is TruncationWarning for warning in caught) == 1
     assert short.stats.truncated_pairs == 2
     short(frame(["fox"]))  # a warning would be an error here
     assert short.stats.pairs == 1

@@ -17,7 +17,8 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, default: str | None 
     parser.add_argument("--model", default=default, help=f"a hub id, a folder, or 'mini', the packaged one ({name})")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, xpu (the best that there is)")
     if dtype:
-        parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16 (auto)")
+        parser.add_argument("--dtype", default="auto", help="auto, float32, float16, bfloat16; int8 in OpenVINO (auto)")
+        parser.add_argument("--backend", default="torch", help="torch or openvino (torch)")
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

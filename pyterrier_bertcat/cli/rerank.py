@@ -57,6 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
         **{name: value for name, value in given.items() if value is not None},
         device=arguments.device,
         dtype=arguments.dtype,
+        backend=arguments.backend,
         max_length=arguments.max_length,
         verbose=False,  # the job shows its own progress, which knows how much is left
     )
@@ -67,7 +68,13 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         print(describe(candidates, depth=arguments.depth, max_length=arguments.max_length))
         return
-    rerank_run(candidates, reranker, output, verbose=verbose)
+    truncated = rerank_run(candidates, reranker, output, verbose=verbose)
+    if truncated:
+        print(
+            f"pyterrier-bertcat: warning: {truncated:,} of {len(candidates.rows):,} pairs were cut at "
+            f"{arguments.max_length} tokens",
+            file=sys.stderr,
+        )
     if temporary is not None:
         remove_store(temporary)
     if verbose:

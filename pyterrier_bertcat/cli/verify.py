@@ -28,5 +28,7 @@ def run(arguments: argparse.Namespace) -> None:
     from pyterrier_bertcat.reranker import BertCatReRanker
     from pyterrier_bertcat.verification import PUBLISHED_SCORES
 
-    reranker = BertCatReRanker(arguments.model, device=arguments.device, dtype=arguments.dtype, verbose=False)
+    reranker = BertCatReRanker(
+        arguments.model, device=arguments.device, dtype=arguments.dtype, backend=arguments.backend, verbose=False
+    )
     print(reranker.verify(known=PUBLISHED_SCORES if arguments.published else None))
