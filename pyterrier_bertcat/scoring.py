@@ -91,12 +91,20 @@ class PairScorer:
         self._batch_tokens = min(batch_tokens or backend.default_batch_tokens, batch_size * max_length)
         self._budget_lock = threading.Lock()
 
-    def score(self, queries: Sequence[str], texts: Sequence[str]) -> Scores:
+    def score(
+        self,
+        queries: Sequence[str],
+        texts: Sequence[str],
+        *,
+        finished: Callable[[Rows, Scores], None] | None = None,
+    ) -> Scores:
         """Scores ``queries[i]`` with ``texts[i]``.
 
         Args:
             queries: n strings, in any sequence (list, array, pandas Series); empty strings are allowed.
             texts: n strings.
+            finished: Called with the scores of each batch as soon as they are there: int64 (batch,), where these pairs
+                first occur in the input, and float32 (batch,). Every distinct pair comes once.
 
         Returns:
             float32 (n,), in the order of the input: raw relevance logits, higher is more relevant, not probabilities.
@@ -121,6 +129,8 @@ class PairScorer:
                         "the checkpoint's weights are damaged"
                     )
                 scores[rows] = batch_scores
+                if finished is not None:
+                    finished(first[rows], batch_scores)
                 if bar is not None:
                     bar.update(int(count[rows].sum()))
                 if self._batch_tokens < budget and not warned:
