@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 Rows = NDArray[np.int64]
 Scores = NDArray[np.float32]
 
-_WRITE_EVERY_S = 1.0
+_WRITE_EVERY_S = 0.25
 
 
 class ReadThroughScorer:
     """Scores pairs as a scorer would, asking it only for what is not in a store.
 
-    What it has scored is stored once a second, by a thread of its own, and at the end, also when scoring fails or is
-    interrupted (Ctrl-C). A process that is killed loses the scores of its last second, and those that were just being
+    What it has scored is stored four times a second, by a thread of its own, and at the end, also when scoring fails or
+    is interrupted (Ctrl-C). A process that is killed loses what it scored since the last time, and what was just being
     written.
     """
 

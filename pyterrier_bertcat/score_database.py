@@ -112,6 +112,8 @@ class ScoreDatabase:
         with self.file.reading() as connection:
             queries = "SELECT facts, hash, queries.id FROM queries JOIN settings ON settings.id = settings ORDER BY 3"
             for settings, query, query_id in connection.execute(queries):
+                if not is_key(settings, query):
+                    raise sqlite3.DatabaseError("a query's key is damaged")
                 yield settings, *right_scores(settings, query, connection.execute(_SCAN, (query_id, -1)))
 
     def counts(self) -> list[tuple[str, int, int]]:
@@ -140,6 +142,11 @@ class ScoreDatabase:
         return self.file.path.exists()
 
 
+def is_key(settings: object, query: object) -> bool:
+    """Whether settings and a query's hash, as they were read, are of the right kind at least."""
+    return isinstance(settings, str) and isinstance(query, bytes) and len(query) == RECORD["text"].itemsize
+
+
 def right_scores(settings: str, query: bytes, rows: Iterable[Iterable[bytes]]) -> tuple[HashedPairs, Scores]:
     """Makes pairs and scores of a query's rows of text's hash and value; those that are damaged are left out."""
     records = np.frombuffer(_joined(rows), dtype=RECORD)
@@ -156,12 +163,14 @@ def _first(connection: sqlite3.Connection, query: str, *values: Any) -> Any:
 def _id(connection: sqlite3.Connection, table: str, **values: Any) -> int:
     """The id of the row with these values, made if there is none."""
     where = " AND ".join(f"{name} = :{name}" for name in values)
-    row = connection.execute(f"SELECT id FROM {table} WHERE {where}", values).fetchone()
-    if row:
-        return int(row[0])
-    names = ", ".join(f":{name}" for name in values)
-    made = connection.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({names})", values).lastrowid
-    return int(made or 0)
+    found = connection.execute(f"SELECT id FROM {table} WHERE {where}", values).fetchone()
+    if found is None:
+        names = ", ".join(f":{name}" for name in values)
+        insert = f"INSERT INTO {table} ({', '.join(values)}) VALUES ({names})"
+        found = (connection.execute(insert, values).lastrowid,)
+    if not isinstance(found[0], int):
+        raise sqlite3.DatabaseError(f"an id in the table {table} is damaged")
+    return found[0]
 
 
 def _chunks(bounds: list[int]) -> Iterator[tuple[int, int]]:

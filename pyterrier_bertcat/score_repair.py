@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import Any
 
 from pyterrier_bertcat.errors import StoreError
-from pyterrier_bertcat.score_database import ScoreDatabase, right_scores
+from pyterrier_bertcat.score_database import ScoreDatabase, is_key, right_scores
 from pyterrier_bertcat.store_file import address
 
 _HASH_BYTES, _VALUE_BYTES = 16, 8
@@ -34,10 +34,10 @@ def rebuild(database: ScoreDatabase) -> None:
         facts = dict(_readable(damaged, "SELECT id, facts FROM settings ORDER BY id"))
         queries = "SELECT id, settings, hash FROM queries NOT INDEXED ORDER BY id"
         for query_id, settings_id, query in _readable(damaged, queries):
-            if isinstance(facts.get(settings_id), str) and _is_blob(query, _HASH_BYTES):
+            settings: Any = facts.get(settings_id)
+            if is_key(settings, query):
                 rows = _readable(damaged, f"SELECT text, value FROM scores WHERE query = {query_id:d} ORDER BY text")
                 whole = (row for row in rows if _is_blob(row[0], _HASH_BYTES) and _is_blob(row[1], _VALUE_BYTES))
-                settings = facts[settings_id]
                 fresh.write(settings, *right_scores(settings, query, whole))
     fresh.file.close()
     for ending in ("-wal", ""):  # the log first: beside another file it would be taken for that one's

@@ -130,8 +130,8 @@ class ScoreStore(IdentifiedByOptions, pt.Artifact):  # type: ignore[misc]
         counts = self._database.counts()
         try:
             rows = [{**json.loads(facts), "queries": queries, "pairs": pairs} for facts, queries, pairs in counts]
-        except ValueError as error:
-            raise StoreError(f"{self.path}: the store is damaged, its settings are not JSON: repair() it") from error
+        except (ValueError, TypeError) as error:
+            raise StoreError(f"{self.path}: the store is damaged, its settings can't be read: repair() it") from error
         summary: pd.DataFrame = pd.DataFrame(rows, columns=None if rows else ["queries", "pairs"])
         return summary
 
