@@ -184,8 +184,10 @@ def _chunks(bounds: list[int]) -> Iterator[tuple[int, int]]:
 
 def _stored(connection: sqlite3.Connection, settings_id: int, query: bytes, texts: NDArray[np.uint64]) -> bytes:
     """Records of a query, those of the given texts, uint64 (n, 2), among them."""
+    if not len(texts):
+        return b""
     query_id = _first(connection, "SELECT id FROM queries WHERE settings = ? AND hash = ?", settings_id, query)
-    if query_id is None or not len(texts):
+    if query_id is None:
         return b""
     limit = _SCANNED_PER_LOOK_UP * len(texts) + 1
     block = _joined(connection.execute(_SCAN, (query_id, limit)))

@@ -184,7 +184,8 @@ class ScoreStore(IdentifiedByOptions, pt.Artifact):  # type: ignore[misc]
         try:
             if not meta.exists():
                 self.path.mkdir(parents=True, exist_ok=True)
-                meta.write_text(json.dumps(self._build_metadata()) + "\n", encoding="utf-8")
+                with pt.io.finalized_open(str(meta), "t") as file:
+                    file.write(json.dumps(self._build_metadata()) + "\n")
         except OSError as error:
             raise StoreError(f"can't make a score store in the folder {self.path}: {error}") from error
         return self._database

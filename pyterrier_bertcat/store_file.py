@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pyterrier_bertcat.errors import StoreError
+
+logger = logging.getLogger(__name__)
 
 VERSION = 1
 """Of the file's format."""
@@ -23,7 +26,9 @@ _SCHEMA = (
     f"PRAGMA user_version = {VERSION}",
 )
 
-_inherited: list[sqlite3.Connection] = []  # of parent processes: a forked child may neither use nor close them
+# Connections that may be neither used nor closed: those of a parent process, and those to a file that was replaced,
+# as closing them would delete the log that has the same name.
+_abandoned: list[sqlite3.Connection] = []
 
 
 class StoreFile:
@@ -66,10 +71,14 @@ class StoreFile:
         process = self._here()
         with process.lock:
             try:
-                if process.connection is None or not self.path.exists():
-                    self.close()
+                if process.connection is not None and process.file != _file_id(self.path):
+                    logger.warning("%s was removed or replaced by another file, which is used from now on", self.path)
+                    _abandoned.append(process.connection)
+                    process.forget()
+                if process.connection is None:
                     process.connection = _open(self.path, self.timeout_s)
-                    process.close = weakref.finalize(self, _close, process.connection, process.id)
+                    process.file = _file_id(self.path)
+                    process.closer = weakref.finalize(self, _close, process.connection, process.id)
                 yield process.connection
             except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter when SQLite quotes what is damaged
                 self.close()  # the next use begins afresh, whatever was wrong
@@ -79,9 +88,9 @@ class StoreFile:
         """Closes the file, so that it stands alone without ``-wal`` and ``-shm``; the next use opens it again."""
         process = self._here()
         with process.lock:
-            if process.close is not None:
-                process.close()
-            process.connection = process.close = None
+            if process.connection is not None:
+                process.connection.close()
+                process.forget()
 
     def _here(self) -> _Process:
         """What this process has; after a fork nothing yet, not even the lock, which another thread may have held."""
@@ -118,12 +127,28 @@ class _Process:
         self.id = os.getpid()
         self.lock = threading.RLock()
         self.connection: sqlite3.Connection | None = None
-        self.close: weakref.finalize[..., StoreFile] | None = None
+        self.file: tuple[int, int] | None = None
+        self.closer: weakref.finalize[..., StoreFile] | None = None
+
+    def forget(self) -> None:
+        """Lets go of the connection, which is closed or abandoned."""
+        if self.closer is not None:
+            self.closer.detach()
+        self.connection = self.file = self.closer = None
 
 
 def address(file: Path) -> str:
     """The URI by which SQLite opens a file; one in a folder that can't be written to is only read."""
     return file.resolve().as_uri() + ("" if os.access(file.parent, os.W_OK) else "?immutable=1")
+
+
+def _file_id(path: Path) -> tuple[int, int] | None:
+    """Tells files apart that have the same path one after the other; None where there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _open(file: Path, timeout_s: float) -> sqlite3.Connection:
@@ -157,7 +182,7 @@ def _close(connection: sqlite3.Connection, process_id: int) -> None:
     if process_id == os.getpid():
         connection.close()
     else:
-        _inherited.append(connection)
+        _abandoned.append(connection)
 
 
 @contextmanager

@@ -35,6 +35,7 @@ def run(code: str, *arguments: object) -> str:
         [sys.executable, "-c", IMPORTS + code, *map(str, arguments)],
         capture_output=True,
         text=True,
+        timeout=120,  # a lock that is never given back
         cwd=tempfile.gettempdir(),  # Python would import what is in the current folder first
     )
     assert done.returncode == 0, done.stderr
