@@ -5,6 +5,7 @@
 # ├── CheckpointError      (OSError)          weights, config or tokenizer missing, damaged or foreign
 # ├── ScoreError           (ArithmeticError)  the model gave a score that is not finite
 # ├── PairTooLargeError    (MemoryError)      one pair alone does not fit in the device's memory
+# ├── StoreError           (OSError)          a score store that is locked, damaged, full or not to be written
 # ├── TrainingDataError    (ValueError)       nothing, or not enough, to train on
 # └── MissingExtraError    (ImportError)      an optional dependency is not installed
 
@@ -29,6 +30,10 @@ class ScoreError(BertCatError, ArithmeticError):
 
 class PairTooLargeError(BertCatError, MemoryError):
     """A single pair does not fit in the device's memory, so no smaller batch can help."""
+
+
+class StoreError(BertCatError, OSError):
+    """A score store can't be read or written; the message names the file, what is wrong and how to go on."""
 
 
 class TrainingDataError(BertCatError, ValueError):

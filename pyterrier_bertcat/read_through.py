@@ -1,0 +1,114 @@
+"""``ReadThroughScorer``: scores from a store, and what is not there from a scorer, stored as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyterrier_bertcat.pair_hashes import HashedPairs
+from pyterrier_bertcat.pairs import checked_pairs
+
+if TYPE_CHECKING:
+    from pyterrier_bertcat.score_store import ScoreStore, Settings
+    from pyterrier_bertcat.scoring import PairScorer
+
+Rows = NDArray[np.int64]
+Scores = NDArray[np.float32]
+
+_WRITE_EVERY_S = 0.25
+
+
+class ReadThroughScorer:
+    """Scores pairs as a scorer would, asking it only for what is not in a store.
+
+    What it has scored is stored four times a second, by a thread of its own, and at the end, also when scoring fails or
+    is interrupted (Ctrl-C). A process that is killed loses what it scored since the last time, and what was just being
+    written.
+    """
+
+    def __init__(self, store: ScoreStore, settings: Settings, make_scorer: Callable[[], PairScorer]) -> None:
+        """Loads nothing.
+
+        Args:
+            store: Where scores are looked up and kept.
+            settings: All that changes a score of the scorer: its checkpoint's fingerprint and how it is used.
+            make_scorer: Gives the scorer; called only when a score is missing.
+        """
+        self._store = store
+        self._settings = settings
+        self._make_scorer = make_scorer
+
+    def score(self, queries: Sequence[str], texts: Sequence[str]) -> Scores:
+        """Scores ``queries[i]`` with ``texts[i]``.
+
+        Args:
+            queries: n strings, in any sequence (list, array, pandas Series); empty strings are allowed.
+            texts: n strings.
+
+        Returns:
+            float32 (n,), in the order of the input, as `PairScorer.score` gave them, now or when they were stored.
+
+        Raises:
+            StoreError: The store is locked, damaged, full or not to be written.
+            BertCatError: Whatever the scorer raises.
+        """
+        queries, texts = checked_pairs(queries, texts)
+        pairs = HashedPairs.of(queries, texts)
+        scores = self._store.scores_of(self._settings, pairs)
+        missing = np.flatnonzero(np.isnan(scores))
+        if len(missing):
+            rows = missing.tolist()
+            scorer = self._make_scorer()
+            with _Writer(self._store, self._settings, pairs[missing]) as writer:
+                scores[missing] = scorer.score(
+                    [queries[row] for row in rows], [texts[row] for row in rows], finished=writer.finished
+                )
+        return scores
+
+
+class _Writer:
+    """Collects scores of pairs and stores them now and then, while others are being computed."""
+
+    def __init__(self, store: ScoreStore, settings: Settings, pairs: HashedPairs) -> None:
+        self._store, self._settings, self._pairs = store, settings, pairs
+        self._rows: list[Rows] = []
+        self._scores: list[Scores] = []
+        self._written_s = monotonic()
+        self._writing: Future[None] | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="storing")
+
+    def finished(self, rows: Rows, scores: Scores) -> None:
+        """Takes the scores of some of the pairs."""
+        self._rows.append(rows)
+        self._scores.append(scores)
+        busy = self._writing is not None and not self._writing.done()
+        if not busy and monotonic() - self._written_s >= _WRITE_EVERY_S:
+            self._write()
+
+    def _write(self) -> None:
+        """Starts storing what was collected, after an error of the time before, if there was one."""
+        if self._writing is not None:
+            self._writing.result()
+        if self._rows:
+            pairs, scores = self._pairs[np.concatenate(self._rows)], np.concatenate(self._scores)
+            self._writing = self._thread.submit(self._store.add, self._settings, pairs, scores)
+            self._rows, self._scores = [], []
+        self._written_s = monotonic()
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._write()
+            self._write()  # nothing is left: waits for the end, and for its error
+        finally:
+            self._thread.shutdown()

@@ -1,0 +1,237 @@
+"""The file of a score store: an SQLite database, read and written in whole batches, and what can go wrong with it.
+
+A pair's key is (settings, query's hash, text's hash). The pairs of a query under some settings lie side by side in the
+file, so that a re-ranking frame is read with one range scan per query. Each value holds, beside the score, a check
+over score, hashes and settings: however the file is damaged, what does not fit its key is not believed.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Iterable, Iterator
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyterrier_bertcat.pair_hashes import RECORD, HashedPairs, are_right, records_of, salts_of
+from pyterrier_bertcat.store_file import StoreFile
+
+logger = logging.getLogger(__name__)
+
+Scores = NDArray[np.float32]
+
+_SCAN = "SELECT text, value FROM scores WHERE query = ? LIMIT ?"
+_LOOK_UP = "SELECT text, value FROM scores WHERE query = ? AND text = ?"
+# One statement for all records of a query: SQLite cuts them apart itself, which is faster than row by row, and lets
+# other threads run meanwhile.
+_WRITE = """
+WITH RECURSIVE place(start) AS (SELECT 1 UNION ALL SELECT start + 24 FROM place WHERE start + 24 < length(?2))
+INSERT OR REPLACE INTO scores SELECT ?1, substr(?2, start, 16), substr(?2, start + 16, 8) FROM place
+"""
+_COUNTS = """
+WITH pairs AS (SELECT query, count(*) AS pairs FROM scores GROUP BY query)
+SELECT facts, count(queries.id), coalesce(sum(pairs), 0) FROM settings
+LEFT JOIN queries ON settings.id = queries.settings LEFT JOIN pairs ON queries.id = pairs.query
+GROUP BY settings.id ORDER BY settings.id
+"""
+_SCANNED_PER_LOOK_UP = 20  # stored pairs that are scanned in the time of one look-up
+_MATCHED_AT_ONCE = 1 << 16  # pairs: few enough for the processor's cache
+
+
+class ScoreDatabase:
+    """Scores in an SQLite file, for whole batches of pairs at a time. Settings are a text that names them."""
+
+    def __init__(self, path: Path, *, timeout_s: float) -> None:
+        """Opens nothing yet; the arguments are `StoreFile`'s."""
+        self.file = StoreFile(path, timeout_s=timeout_s)
+
+    def find(self, settings: str, pairs: HashedPairs) -> Scores:
+        """Looks up scores: float32 (n,), NaN where none is stored."""
+        scores = np.full(len(pairs), np.nan, dtype=np.float32)
+        if not len(pairs) or not self.exists:
+            return scores
+        salts = salts_of(pairs.queries, settings)
+        order = np.argsort(pairs.query, kind="stable")
+        bounds = np.searchsorted(pairs.query[order], np.arange(len(pairs.queries) + 1)).tolist()
+        damaged = 0
+        with self.file.reading() as connection:
+            settings_id = _first(connection, "SELECT id FROM settings WHERE facts = ?", settings)
+            for first, last in _chunks(bounds) if settings_id is not None else ():
+                blocks = [
+                    _stored(connection, settings_id, pairs.queries[query], pairs.texts[order[start:end]])
+                    for query, (start, end) in enumerate(pairwise(bounds[first : last + 1]), start=first)
+                ]
+                rows = order[bounds[first] : bounds[last]]
+                scores[rows], wrong = _matched(blocks, salts[first:last], pairs.query[rows] - first, pairs.texts[rows])
+                damaged += wrong
+        if damaged:
+            logger.warning("%s: %d damaged scores were left out, as if they were not stored", self.file.path, damaged)
+        return scores
+
+    def write(self, settings: str, pairs: HashedPairs, scores: Scores) -> None:
+        """Stores scores, float32 (n,), in one transaction: all of them or none. Those that are not finite are left out.
+
+        A pair that is stored already gets the new score.
+        """
+        finite = np.flatnonzero(np.isfinite(scores))
+        if not len(finite):
+            return
+        pairs, scores = pairs[finite], scores[finite]
+        order = np.lexsort((pairs.texts[:, 0].byteswap(), pairs.query))  # as SQLite orders them: neighbours share pages
+        pairs, scores = pairs[order], scores[order]
+        records = records_of(pairs.texts, scores, salts_of(pairs.queries, settings)[pairs.query])
+        queries, starts = np.unique(pairs.query, return_index=True)
+        with self.file.writing() as connection:
+            settings_id = _id(connection, "settings", facts=settings)
+            for query, (start, end) in zip(queries.tolist(), pairwise([*starts.tolist(), len(pairs)]), strict=True):
+                query_id = _id(connection, "queries", settings=settings_id, hash=pairs.queries[query])
+                connection.execute(_WRITE, (query_id, records[start:end].tobytes()))
+
+    def merge(self, other: ScoreDatabase) -> int:
+        """Adds the scores that the other has and this one has not, query by query; how many."""
+        added = 0
+        for settings, pairs, scores in other.everything():
+            new = np.flatnonzero(np.isnan(self.find(settings, pairs)))
+            self.write(settings, pairs[new], scores[new])
+            added += len(new)
+        return added
+
+    def copy(self, path: Path) -> None:
+        """Writes a copy that is compact and whole, whoever writes to this file meanwhile."""
+        with self.file.connected() as connection:
+            connection.execute("VACUUM INTO ?", (str(path),))
+
+    def everything(self) -> Iterator[tuple[str, HashedPairs, Scores]]:
+        """Yields each query's settings, pairs and scores, as they were at one moment."""
+        if not self.exists:
+            return
+        with self.file.reading() as connection:
+            queries = "SELECT facts, hash, queries.id FROM queries JOIN settings ON settings.id = settings ORDER BY 3"
+            for settings, query, query_id in connection.execute(queries):
+                if not is_key(settings, query):
+                    raise sqlite3.DatabaseError("a query's key is damaged")
+                yield settings, *right_scores(settings, query, connection.execute(_SCAN, (query_id, -1)))
+
+    def counts(self) -> list[tuple[str, int, int]]:
+        """The settings, each with its numbers of queries and of pairs."""
+        if not self.exists:
+            return []
+        with self.file.reading() as connection:
+            return connection.execute(_COUNTS).fetchall()
+
+    def note(self, name: str) -> str | None:
+        """Gives the note of this name, or None."""
+        if not self.exists:
+            return None
+        with self.file.reading() as connection:
+            note: str | None = _first(connection, "SELECT value FROM notes WHERE name = ?", name)
+            return note
+
+    def set_note(self, name: str, value: str) -> None:
+        """Writes a note in the place of any other of this name."""
+        with self.file.writing() as connection:
+            connection.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, value))
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a file: reading makes none."""
+        return self.file.path.exists()
+
+
+def is_key(settings: object, query: object) -> bool:
+    """Whether settings and a query's hash, as they were read, are of the right kind at least."""
+    return isinstance(settings, str) and isinstance(query, bytes) and len(query) == RECORD["text"].itemsize
+
+
+def right_scores(settings: str, query: bytes, rows: Iterable[Iterable[bytes]]) -> tuple[HashedPairs, Scores]:
+    """Makes pairs and scores of a query's rows of text's hash and value; those that are damaged are left out."""
+    records = np.frombuffer(_joined(rows), dtype=RECORD)
+    records = records[are_right(records, salts_of([query], settings))]
+    return HashedPairs([query], np.zeros(len(records), np.int64), records["text"]), records["score"]
+
+
+def _first(connection: sqlite3.Connection, query: str, *values: Any) -> Any:
+    """The first value of the first row, or None."""
+    row = connection.execute(query, values).fetchone()
+    return row and row[0]
+
+
+def _id(connection: sqlite3.Connection, table: str, **values: Any) -> int:
+    """The id of the row with these values, made if there is none."""
+    where = " AND ".join(f"{name} = :{name}" for name in values)
+    found = connection.execute(f"SELECT id FROM {table} WHERE {where}", values).fetchone()
+    if found is None:
+        names = ", ".join(f":{name}" for name in values)
+        insert = f"INSERT INTO {table} ({', '.join(values)}) VALUES ({names})"
+        found = (connection.execute(insert, values).lastrowid,)
+    if not isinstance(found[0], int):
+        raise sqlite3.DatabaseError(f"an id in the table {table} is damaged")
+    return found[0]
+
+
+def _chunks(bounds: list[int]) -> Iterator[tuple[int, int]]:
+    """Cuts queries, whose pairs lie between neighbouring bounds, into runs of some ten thousand pairs."""
+    first = 0
+    for last, bound in enumerate(bounds):
+        if last > first and (bound - bounds[first] >= _MATCHED_AT_ONCE or last == len(bounds) - 1):
+            yield first, last
+            first = last
+
+
+def _stored(connection: sqlite3.Connection, settings_id: int, query: bytes, texts: NDArray[np.uint64]) -> bytes:
+    """Records of a query, those of the given texts, uint64 (n, 2), among them."""
+    if not len(texts):
+        return b""
+    query_id = _first(connection, "SELECT id FROM queries WHERE settings = ? AND hash = ?", settings_id, query)
+    if query_id is None:
+        return b""
+    limit = _SCANNED_PER_LOOK_UP * len(texts) + 1
+    block = _joined(connection.execute(_SCAN, (query_id, limit)))
+    if len(block) < limit * RECORD.itemsize:
+        return block
+    # So many are stored that it is faster to ask for each.
+    return _joined(row for text in texts for row in connection.execute(_LOOK_UP, (query_id, text.tobytes())))
+
+
+def _joined(rows: Iterable[Iterable[bytes]]) -> bytes:
+    """Joins rows of text's hash and value to records; where they are damaged, to something of whole records' size."""
+    try:
+        joined = b"".join(chain.from_iterable(rows))
+    except TypeError as error:
+        raise sqlite3.DatabaseError("a stored value is of another type") from error
+    return joined[: len(joined) // RECORD.itemsize * RECORD.itemsize]
+
+
+def _matched(
+    blocks: list[bytes], salts: NDArray[np.uint64], query: NDArray[np.int64], texts: NDArray[np.uint64]
+) -> tuple[Scores, int]:
+    """Finds the scores of pairs among the records of their queries.
+
+    Args:
+        blocks: Records of each query.
+        salts: uint64 (queries,).
+        query: int64 (n,), of each pair.
+        texts: uint64 (n, 2), of each pair.
+
+    Returns:
+        float32 (n,), NaN where there is none; and how many records are damaged.
+    """
+    scores = np.full(len(query), np.nan, dtype=np.float32)
+    records = np.frombuffer(b"".join(blocks), dtype=RECORD)
+    query_of_record = np.repeat(np.arange(len(blocks)), [len(block) // RECORD.itemsize for block in blocks])
+    right = np.flatnonzero(are_right(records, salts[query_of_record]))
+    damaged = len(records) - len(right)
+    if not len(right):
+        return scores, damaged
+    # Half a text's hash and the salt of its query make one number: to search by, what it finds is compared in full.
+    keys = records["text"][right, 0] ^ salts[query_of_record[right]]
+    order = right[np.argsort(keys)]
+    place = np.searchsorted(np.sort(keys), texts[:, 0] ^ salts[query])
+    found = order[np.minimum(place, len(order) - 1)]
+    same = (records["text"][found] == texts).all(axis=1) & (query_of_record[found] == query)
+    scores[same] = records["score"][found[same]]
+    return scores, damaged
