@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from pyterrier_bertcat.errors import MissingExtraError as MissingExtraError
     from pyterrier_bertcat.errors import PairTooLargeError as PairTooLargeError
     from pyterrier_bertcat.errors import ScoreError as ScoreError
+    from pyterrier_bertcat.errors import StoreError as StoreError
     from pyterrier_bertcat.errors import TrainingDataError as TrainingDataError
+    from pyterrier_bertcat.errors import TruncationWarning as TruncationWarning
     from pyterrier_bertcat.modeling import BertCatModel as BertCatModel
     from pyterrier_bertcat.passages import Passages as Passages
     from pyterrier_bertcat.reranker import BertCatReRanker as BertCatReRanker
     from pyterrier_bertcat.run_statistics import RunStatistics as RunStatistics
+    from pyterrier_bertcat.score_store import ScoreStore as ScoreStore
     from pyterrier_bertcat.scoring import PairScorer as PairScorer
     from pyterrier_bertcat.training.losses import CombinedLoss as CombinedLoss
     from pyterrier_bertcat.training.losses import Contrastive as Contrastive
@@ -53,10 +56,13 @@ _HOME = {
     "Passages": "passages",
     "RunStatistics": "run_statistics",
     "ScoreError": "errors",
+    "ScoreStore": "score_store",
+    "StoreError": "errors",
     "TeacherFile": "training.teachers",
     "TrainingDataError": "errors",
     "TrainingOptions": "training.options",
     "Truncation": "truncation",
+    "TruncationWarning": "errors",
     "load_checkpoint": "checkpoints",
     "save_checkpoint": "checkpoints",
 }

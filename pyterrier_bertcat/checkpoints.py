@@ -9,7 +9,6 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ from pyterrier_bertcat.config import BertCatConfig
 from pyterrier_bertcat.errors import CheckpointError, InputError
 from pyterrier_bertcat.hub import hub_folder, is_hub_name, upload_folder
 from pyterrier_bertcat.modeling import BertCatModel, CrossEncoder
+from pyterrier_bertcat.packaged import PACKAGED, packaged_folder
 from pyterrier_bertcat.sequence_classification import SequenceClassificationModel
 from pyterrier_bertcat.tokenization import load_tokenizer, save_tokenizer
 from pyterrier_bertcat.weights import SAFETENSORS_FILE, build_and_fill, read_weights
 
-PACKAGED = "mini"
 CONFIG_FILE = "config.json"
 
 # Pairs whose ids show how a tokenizer treats case, accents, scripts, control characters and what it does not know.
@@ -160,7 +159,7 @@ def _find(name: str | Path, revision: str | None) -> tuple[Path, str]:
     if revision is not None and (isinstance(name, Path) or name == PACKAGED or Path(name).is_dir()):
         raise InputError(f"revision={revision!r} goes with a name on the hub, not with {str(name)!r}")
     if name == PACKAGED:
-        folder = Path(str(resources.files("pyterrier_bertcat") / PACKAGED))
+        folder = packaged_folder()
         if not (folder / CONFIG_FILE).is_file():
             raise CheckpointError(
                 f"the packaged checkpoint {PACKAGED!r} is not in this installation; install a release"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib import resources
 from typing import Any
 
-from pyterrier_bertcat.checkpoints import PACKAGED, Checkpoint
+from pyterrier_bertcat.checkpoints import Checkpoint
 from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.packaged import PACKAGED, packaged_folder
 from pyterrier_bertcat.scoring import PairScorer
 from pyterrier_bertcat.truncation import Truncation
 
@@ -71,7 +71,7 @@ def mean_scorers(scorers: Sequence[PairScorer]) -> list[tuple[PairScorer, int]]:
 
 def packaged_calibration() -> list[tuple[str, str]]:
     """The pairs that come with ``mini``: each of its questions with the text that answers it, and with another one."""
-    file = resources.files("pyterrier_bertcat") / PACKAGED / _CALIBRATION_FILE
+    file = packaged_folder() / _CALIBRATION_FILE
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     queries, texts = [row["query"] for row in rows], [row["text"] for row in rows]
     return list(zip(queries, texts, strict=True)) + list(zip(queries, texts[1:] + texts[:1], strict=True))

@@ -25,6 +25,7 @@ class Member(Protocol):
     missing_text: MissingText
     depth: int | None
     extra_columns: Sequence[str]
+    store: object
 
     @property
     def scorer(self) -> PairScorer:
@@ -66,8 +67,10 @@ class MeanReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
             values = {getattr(reranker, name) for reranker in self.rerankers}
             if len(values) > 1:
                 raise InputError(f"the members of an ensemble have the same {name}, got {sorted(values)}")
-        if any(reranker.depth is not None or reranker.extra_columns for reranker in self.rerankers):
-            raise InputError("the members of an ensemble give nothing but scores: leave depth and extra_columns out")
+        if any(reranker.depth is not None or reranker.extra_columns or reranker.store for reranker in self.rerankers):
+            raise InputError(
+                "an ensemble takes nothing but scores of its members: leave depth, extra_columns, store out"
+            )
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Re-ranks a result frame; what goes in, what comes out and which errors there are: as for the members."""

@@ -50,6 +50,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     if not isinstance(options["passages"], (Passages, type(None))):
         raise InputError(f"passages is a Passages or None, got {options['passages']!r}")
     _check_extra_columns(options["extra_columns"])
+    _check_store(options["store"], options["extra_columns"])
     for name, choices in (("backend", tuple(DTYPES)), ("missing_text", MISSING_TEXT_CHOICES)):
         if options[name] not in choices:
             raise InputError(f"{name} is one of {', '.join(map(repr, choices))}, got {options[name]!r}")
@@ -113,6 +114,15 @@ def _check_extra_columns(names: object) -> None:
         raise InputError(
             f"extra_columns is a list of some of {', '.join(map(repr, EXTRA_COLUMNS))}, each once, got {names!r}"
         )
+
+
+def _check_store(store: object, extra_columns: object) -> None:
+    if store is None:
+        return
+    if not isinstance(store, (str, os.PathLike)) and not hasattr(type(store), "scores_of"):
+        raise InputError(f"store is a ScoreStore or its path, got a value of type {type(store).__name__}")
+    if extra_columns:
+        raise InputError("a store keeps scores only: leave extra_columns or store out")
 
 
 def _check_training(training: object) -> None:

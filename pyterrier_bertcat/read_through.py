@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from time import monotonic
+from dataclasses import replace
+from time import monotonic, perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from pyterrier_bertcat.pair_hashes import HashedPairs
 from pyterrier_bertcat.pairs import checked_pairs
+from pyterrier_bertcat.run_statistics import RunStatistics
 
 if TYPE_CHECKING:
     from pyterrier_bertcat.score_store import ScoreStore, Settings
@@ -30,6 +32,9 @@ class ReadThroughScorer:
     What it has scored is stored four times a second, by a thread of its own, and at the end, also when scoring fails or
     is interrupted (Ctrl-C). A process that is killed loses what it scored since the last time, and what was just being
     written.
+
+    Attributes:
+        statistics: Of the last call that ended; None before the first one.
     """
 
     def __init__(self, store: ScoreStore, settings: Settings, make_scorer: Callable[[], PairScorer]) -> None:
@@ -43,6 +48,7 @@ class ReadThroughScorer:
         self._store = store
         self._settings = settings
         self._make_scorer = make_scorer
+        self.statistics: RunStatistics | None = None
 
     def score(self, queries: Sequence[str], texts: Sequence[str]) -> Scores:
         """Scores ``queries[i]`` with ``texts[i]``.
@@ -58,10 +64,12 @@ class ReadThroughScorer:
             StoreError: The store is locked, damaged, full or not to be written.
             BertCatError: Whatever the scorer raises.
         """
+        began = perf_counter()
         queries, texts = checked_pairs(queries, texts)
         pairs = HashedPairs.of(queries, texts)
         scores = self._store.scores_of(self._settings, pairs)
         missing = np.flatnonzero(np.isnan(scores))
+        run = RunStatistics()
         if len(missing):
             rows = missing.tolist()
             scorer = self._make_scorer()
@@ -69,6 +77,10 @@ class ReadThroughScorer:
                 scores[missing] = scorer.score(
                     [queries[row] for row in rows], [texts[row] for row in rows], finished=writer.finished
                 )
+            run = scorer.statistics or run
+        self.statistics = replace(
+            run, pairs=len(scores), from_store=len(scores) - len(missing), seconds=perf_counter() - began
+        )
         return scores
 
 

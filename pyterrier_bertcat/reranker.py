@@ -16,7 +16,7 @@ import pyterrier as pt
 
 from pyterrier_bertcat.batching import DEFAULT_BATCH_SIZE
 from pyterrier_bertcat.depth import first_rows, with_rest_below
-from pyterrier_bertcat.errors import TruncationWarning
+from pyterrier_bertcat.errors import CheckpointError, TruncationWarning
 from pyterrier_bertcat.extra_columns import extra_columns as make_extra_columns
 from pyterrier_bertcat.extra_columns import spread
 from pyterrier_bertcat.frames import MissingText, query_text_pairs, ranked, with_strings
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from pyterrier_bertcat.ensemble import MeanReRanker
     from pyterrier_bertcat.modeling import BertCatModel
     from pyterrier_bertcat.pyserini_hits import RerankedHit
+    from pyterrier_bertcat.read_through import ReadThroughScorer
     from pyterrier_bertcat.run_statistics import RunStatistics
+    from pyterrier_bertcat.score_store import ScoreStore
     from pyterrier_bertcat.scoring import PairScorer
     from pyterrier_bertcat.training.options import TrainingOptions
     from pyterrier_bertcat.verification import Verification
@@ -50,7 +52,8 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
 
     Nothing is loaded, and torch is not imported, before the first row is scored (or `load`).
 
-    Two re-rankers are equal, with equal hash and ``repr``, when all options but ``verbose`` and ``training`` are equal;
+    Two re-rankers are equal, with equal hash and ``repr``, when all options but ``verbose``, ``store`` and ``training``
+    are equal;
     models given as objects are compared by their weights and vocabulary. The options that change only time and the last
     bits of a score (batch size, device) count as well, so that an experiment can compare them. `fit` changes ``model``,
     and with it the identity. Pickles and copies carry the options, and weights only where ``model`` is an object.
@@ -59,7 +62,7 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
     Distillation", arXiv 2010.02666.
     """
 
-    _not_identity = frozenset({"training", "verbose"})
+    _not_identity = frozenset({"store", "training", "verbose"})
     schematic: ClassVar[dict[str, str]] = {"label": "BERT_Cat", "help_url": "https://arxiv.org/abs/2010.02666"}
 
     # What was loaded, after what it was loaded for. No name here is a parameter's with "_" before it: pt.inspect would
@@ -87,6 +90,7 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         calibration: Sequence[tuple[str, str]] | None = None,
         revision: str | None = None,
         missing_text: MissingText = "raise",
+        store: ScoreStore | str | os.PathLike[str] | None = None,
         training: TrainingOptions | None = None,
         verbose: bool = True,
     ) -> None:
@@ -122,6 +126,8 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
             revision: Branch, tag or commit of a model on the hub; or ``"sha256:"`` and the first digits of a
                 checkpoint's fingerprint, which pins a local one (`fit` does so).
             missing_text: What None or NaN as text means: ``"raise"`` an error, ``"empty"`` an empty text.
+            store: A `ScoreStore`, or the path of one: scores that are in it are not computed again, and what is
+                computed is kept in it, for equal checkpoints and settings only. Not with ``extra_columns``.
             training: How `fit` trains. None: the defaults of `TrainingOptions`.
             verbose: Shows progress.
 
@@ -144,6 +150,7 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         self.calibration = calibration
         self.revision = revision
         self.missing_text = missing_text
+        self.store = store
         self.training = training
         self.verbose = verbose
         self._lock = threading.RLock()
@@ -174,11 +181,15 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         to_score = np.ones(len(inp), dtype=np.bool_) if self.depth is None else first_rows(inp, self.depth)
         queries, texts = query_text_pairs(inp[to_score], text_field=self.text_field, missing_text=self.missing_text)
         scores, columns = np.empty(0, dtype=np.float32), {}
-        if queries:
+        if queries and self.store is not None:
+            stored = self._stored_scorer(self.store)
+            scores, self._stats = stored.score(queries, texts), stored.statistics
+        elif queries:
             scorer = self.scorer
             scored = scorer.scored(queries, texts)
             scores, self._stats = scored.scores, scorer.statistics
             columns = make_extra_columns(self.extra_columns, scored, texts, scorer.character_ranges)
+        if queries:
             self._warn_of_truncation()
         if self.depth is not None:
             scores = with_rest_below(inp, to_score, scores)
@@ -385,6 +396,30 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
 
     def _truncation_options(self) -> Truncation:
         return Truncation(max_length=self.max_length, max_query_length=self.max_query_length, strategy=self.truncation)
+
+    def _stored_scorer(self, store: ScoreStore | str | os.PathLike[str]) -> ReadThroughScorer:
+        """A scorer for one frame: what the weights are is found anew each time, in case their files have changed."""
+        from pyterrier_bertcat.read_through import ReadThroughScorer
+        from pyterrier_bertcat.score_settings import fingerprint_of, score_settings
+        from pyterrier_bertcat.score_store import ScoreStore
+
+        store = store if isinstance(store, ScoreStore) else ScoreStore(store)
+        with self._lock:
+            loaded = self._checkpoint is not None and self._checkpoint[0] == (self.model, self.revision)
+            if loaded:
+                fingerprint = self.checkpoint.fingerprint
+            else:
+                fingerprint = fingerprint_of(self.model, self.revision, store, lambda: self.checkpoint)
+        names = ("backend", "device", "dtype", "calibration", "passages")
+        options = {name: getattr(self, name) for name in names}
+        settings = score_settings(fingerprint, truncation=self._truncation_options(), **options)
+
+        def scorer() -> PairScorer:
+            if self.checkpoint.fingerprint != fingerprint:
+                raise CheckpointError(f"the files of {self.model!r} were changed while it was used: score once more")
+            return self.scorer
+
+        return ReadThroughScorer(store, settings, scorer)
 
     def _warn_of_truncation(self) -> None:
         stats = self._stats

@@ -17,6 +17,7 @@ class RunStatistics:
 
     Attributes:
         pairs: Pairs in the input.
+        from_store: Pairs whose scores came from a store; what follows is of the others.
         distinct_pairs: Different ones among them; each was scored once.
         rows: What the model read: pairs, or queries with passages where documents are cut into those.
         tokens: Tokens of these rows, special ones counted, pads not.
@@ -35,6 +36,7 @@ class RunStatistics:
     """
 
     pairs: int = 0
+    from_store: int = 0
     distinct_pairs: int = 0
     rows: int = 0
     tokens: int = 0

@@ -124,12 +124,20 @@ class PairScorer:
         """Whether both give their models the same tokens, one row per pair."""
         return self._passages is None and other._passages is None and self._tokenizer.encodes_as(other._tokenizer)
 
-    def score(self, queries: Sequence[str], texts: Sequence[str]) -> Scores:
+    def score(
+        self,
+        queries: Sequence[str],
+        texts: Sequence[str],
+        *,
+        finished: Callable[[Rows, Scores], None] | None = None,
+    ) -> Scores:
         """Scores ``queries[i]`` with ``texts[i]``.
 
         Args:
             queries: n strings, in any sequence (list, array, pandas Series); empty strings are allowed.
             texts: n strings.
+            finished: Called with positions of pairs, int64 (m,), and their scores, float32 (m,), as soon as they are
+                known; of equal pairs, with the first one's.
 
         Returns:
             float32 (n,), in the order of the input: raw relevance logits, higher is more relevant, not probabilities.
@@ -139,7 +147,7 @@ class PairScorer:
             ScoreError: The model gave a score that is not finite; the message names the pair.
             PairTooLargeError: One pair alone does not fit in memory.
         """
-        return self.scored(queries, texts).scores
+        return self.scored(queries, texts, finished=finished).scores
 
     def scored(
         self,
@@ -153,8 +161,7 @@ class PairScorer:
         Args:
             queries: n strings.
             texts: n strings.
-            finished: Called with positions of pairs, int64 (m,), and their scores, float32 (m,), as soon as they are
-                known; of equal pairs, with one of them.
+            finished: As for `score`.
         """
         began = time.perf_counter()
         queries, texts = checked_pairs(queries, texts)

@@ -35,6 +35,7 @@ class CountingScorer:
     """In a `PairScorer`'s place: scores by length, in batches of four, and counts what it was asked for."""
 
     def __init__(self, *, fail_after: int | None = None, error: type[BaseException] = ScoreError) -> None:
+        self.statistics = None
         self.asked: Counter[tuple[str, str]] = Counter()
         self.fail_after, self.error = fail_after, error
 

@@ -226,6 +226,7 @@ def test_every_parameter_is_stored_as_it_was_given():
         "backend": "openvino",
         "calibration": [("a query", "a text")],
         "revision": "r",
+        "store": None,
         "missing_text": "empty",
         "training": TrainingOptions(steps=9),
         "verbose": False,

@@ -1,0 +1,159 @@
+"""The re-ranker's ``store=``: the same scores, never another checkpoint's, and nothing loaded where all is known."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import tiny_model
+from pandas.testing import assert_frame_equal
+
+from pyterrier_bertcat import checkpoint_files
+from pyterrier_bertcat.checkpoints import Checkpoint, save_checkpoint
+from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.passages import Passages
+from pyterrier_bertcat.reranker import BertCatReRanker
+from pyterrier_bertcat.score_store import ScoreStore
+
+TEXTS = ["the quick brown fox", "a dog", "", "over the lazy dog " * 9, "jump", "a dog"]
+
+
+def frame() -> pd.DataFrame:
+    docnos = [f"d{number}" for number in range(len(TEXTS))]
+    return pd.DataFrame({"qid": "q", "query": "what is a fox", "docno": docnos, "text": TEXTS})
+
+
+def save(tokenizer, folder, seed: int):
+    """A checkpoint whose files look old, as they do a moment after they were written."""
+    save_checkpoint(Checkpoint(model=tiny_model(seed=seed), tokenizer=tokenizer), folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def settled(monkeypatch):
+    monkeypatch.setattr(checkpoint_files, "_SETTLED_S", -60.0)  # these tests' own changes are seconds apart
+
+
+@pytest.fixture
+def folder(tokenizer, tmp_path):
+    return save(tokenizer, tmp_path / "model", 0)
+
+
+def made(model, store, **options) -> BertCatReRanker:
+    return BertCatReRanker(model, store=store, device="cpu", verbose=False, **options)
+
+
+def test_scores_are_the_same_and_the_second_time_nothing_is_loaded(folder, tmp_path):
+    expected = BertCatReRanker(folder, device="cpu", verbose=False)(frame())
+    store = ScoreStore(tmp_path / "store")
+    first = made(folder, store)
+    assert_frame_equal(first(frame()), expected)
+    assert (first.stats.from_store, first.stats.distinct_pairs) == (0, 5)
+    again = made(folder, tmp_path / "store")
+    assert_frame_equal(again(frame()), expected)
+    assert (again.stats.from_store, again.stats.pairs, again.stats.distinct_pairs) == (6, 6, 0)
+    assert again._checkpoint is None
+    assert len(store) == 5
+
+
+@pytest.mark.filterwarnings("ignore:.* pairs were too long")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_length": 20},
+        {"max_query_length": 2},
+        {"truncation": "only_text", "max_length": 20},
+        {"passages": Passages(length=8, stride=4)},
+        {"dtype": "bfloat16"},
+    ],
+    ids=str,
+)
+def test_other_settings_share_no_score(folder, tmp_path, options):
+    store = ScoreStore(tmp_path / "store")
+    made(folder, store)(frame())
+    other = made(folder, store, **options)
+    if "dtype" in options and other.scorer._backend.dtype_name == "float32":
+        pytest.skip("this CPU has no bfloat16, so both are the same")
+    expected = BertCatReRanker(folder, device="cpu", verbose=False, **options)(frame())
+    assert_frame_equal(other(frame()), expected)
+    assert other.stats.from_store == 0
+    assert len(store) == 10
+
+
+def test_batches_and_spelled_out_defaults_share_scores(folder, tmp_path):
+    store = ScoreStore(tmp_path / "store")
+    made(folder, store)(frame())
+    again = made(folder, store, batch_size=2, batch_tokens=99, dtype="float32")
+    again(frame())
+    assert again.stats.from_store == 6
+
+
+def test_changed_files_share_no_score(tokenizer, folder, tmp_path):
+    store = ScoreStore(tmp_path / "store")
+    made(folder, store)(frame())
+    time.sleep(0.05)
+    shutil.rmtree(folder)
+    save(tokenizer, folder, 1)
+    expected = BertCatReRanker(folder, device="cpu", verbose=False)(frame())
+    other = made(folder, store)
+    assert_frame_equal(other(frame()), expected)
+    assert other.stats.from_store == 0
+
+
+def test_what_is_loaded_counts_and_not_what_the_files_have_become(tokenizer, folder, tmp_path):
+    store = ScoreStore(tmp_path / "store")
+    loaded = made(folder, store).load()
+    expected = BertCatReRanker(folder, device="cpu", verbose=False)(frame())
+    shutil.rmtree(folder)
+    save(tokenizer, folder, 1)
+    assert_frame_equal(loaded(frame()), expected)
+    other = made(folder, store)
+    assert not np.allclose(other(frame())["score"], expected["score"])
+    assert other.stats.from_store == 0
+
+
+def test_a_model_in_memory_is_kept_by_its_weights(tokenizer, tmp_path):
+    for seed in (0, 1, 0):
+        checkpoint = Checkpoint(model=tiny_model(seed=seed), tokenizer=tokenizer)
+        last = made(checkpoint, tmp_path / "store")
+        last(frame())
+    assert last.stats.from_store == 6
+    assert len(ScoreStore(tmp_path / "store")) == 10
+
+
+def test_a_fully_stored_frame_needs_no_torch(folder, tmp_path):
+    os.utime(folder)
+    time.sleep(0.01)
+    code = f"""
+import sys, pandas as pd
+from pyterrier_bertcat import BertCatReRanker, checkpoint_files
+checkpoint_files._SETTLED_S = -60.0
+frame = pd.DataFrame([["q", "a dog", "d", "the fox"]], columns=["qid", "query", "docno", "text"])
+made = BertCatReRanker({str(folder)!r}, store={str(tmp_path / "store")!r}, device="cpu", verbose=False)
+print(made(frame)["score"][0], "torch" in sys.modules)
+"""
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True) for _ in range(2)]
+    assert [run.returncode for run in runs] == [0, 0], runs[0].stderr + runs[1].stderr
+    (first, loaded), (second, loaded_again) = (run.stdout.split() for run in runs)
+    assert first == second
+    assert (loaded, loaded_again) == ("True", "False")
+
+
+def test_the_store_is_no_part_of_what_a_reranker_is(folder, tmp_path):
+    one, two = made(folder, tmp_path / "store"), made(folder, None)
+    assert one == two
+    assert pickle.loads(pickle.dumps(made(folder, ScoreStore(tmp_path / "s")))).store == ScoreStore(tmp_path / "s")
+
+
+def test_what_does_not_go_together_is_refused():
+    with pytest.raises(InputError, match="leave extra_columns or store out"):
+        BertCatReRanker("mini", store="s", extra_columns=["truncated"])
+    with pytest.raises(InputError, match="store is a ScoreStore or its path"):
+        BertCatReRanker("mini", store=3)
