@@ -1,0 +1,124 @@
+"""What the model reads of a query and a text: which of their words, by which tokens."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyterrier_bertcat.explain.words import Part, word_spans
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_PARTS: tuple[Part, Part] = ("query", "text")
+
+
+class Span(NamedTuple):
+    """A word's place: which string, and its characters there, ``end`` exclusive."""
+
+    part: Part
+    start: int
+    end: int
+
+
+class Share(NamedTuple):
+    """How much of a token belongs to a word, by characters; the shares of a token add up to 1."""
+
+    word: int
+    token: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class PairReading:
+    """A query and a text, as words and as the tokens that the model reads.
+
+    Attributes:
+        words: All words of the query, then all of the text.
+        shares: Which tokens belong to which words. A word without any is not read: it was cut off, or the tokenizer
+            drops it.
+        window: For query and text, the characters from the first to the last that is read.
+        input_ids: int64 (tokens,), as the tokenizer encodes the pair.
+        token_type_ids: int64 (tokens,), or None.
+        is_special: bool (tokens,), true for tokens that are in neither string, such as ``[CLS]``.
+    """
+
+    words: tuple[Span, ...]
+    shares: tuple[Share, ...]
+    window: dict[Part, tuple[int, int]]
+    input_ids: NDArray[np.int64]
+    token_type_ids: NDArray[np.int64] | None
+    is_special: NDArray[np.bool_]
+
+    @cached_property
+    def read(self) -> NDArray[np.bool_]:
+        """Whether the model reads any of each word, bool (words,)."""
+        read = np.zeros(len(self.words), dtype=np.bool_)
+        read[[share.word for share in self.shares]] = True
+        return read
+
+    def by_word(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sums (tokens,) to (words,)."""
+        sums = np.zeros(len(self.words))
+        for word, token, weight in self.shares:
+            sums[word] += weight * values[token]
+        return sums
+
+
+def read_pair(tokenizer: PreTrainedTokenizerBase, query: str, text: str, *, max_length: int) -> PairReading:
+    """Tokenises a pair as for scoring, and finds the words that its tokens are of.
+
+    Args:
+        tokenizer: A fast tokenizer; the truncation that is set on it changes.
+        query: Any string.
+        text: Any string.
+        max_length: The most tokens of a pair; what is longer is cut, the longer of the two first.
+
+    Returns:
+        Words and tokens.
+    """
+    encoding: Any = tokenizer(
+        query, text, truncation=True, max_length=max_length, return_offsets_mapping=True, verbose=False
+    )
+    owners, offsets = encoding.sequence_ids(0), encoding["offset_mapping"]
+    words: list[Span] = []
+    shares: list[Share] = []
+    window: dict[Part, tuple[int, int]] = {}
+    for side, (part, string) in enumerate(zip(_PARTS, (query, text), strict=True)):
+        spans = word_spans(string)
+        tokens = [(token, *offsets[token]) for token, owner in enumerate(owners) if owner == side]
+        window[part] = (min((start for _, start, _ in tokens), default=0), max((end for *_, end in tokens), default=0))
+        shares += [Share(len(words) + word, token, weight) for word, token, weight in _shares(spans, tokens)]
+        words += [Span(part, start, end) for start, end in spans]
+    types = encoding.get("token_type_ids")
+    return PairReading(
+        words=tuple(words),
+        shares=tuple(shares),
+        window=window,
+        input_ids=np.array(encoding["input_ids"], dtype=np.int64),
+        token_type_ids=None if types is None else np.array(types, dtype=np.int64),
+        is_special=np.array([owner is None for owner in owners], dtype=np.bool_),
+    )
+
+
+def _shares(spans: list[tuple[int, int]], tokens: list[tuple[int, int, int]]) -> list[Share]:
+    """Divides each token (number, start, end) among the words that it overlaps."""
+    if not spans:
+        return []
+    starts, ends = zip(*spans, strict=True)
+    shares = []
+    for token, start, end in tokens:
+        overlaps = [
+            (word, min(end, ends[word]) - max(start, starts[word]))
+            for word in range(bisect_right(ends, start), bisect_left(starts, end))
+        ]
+        if not overlaps:  # a token of blanks only: it goes to the word before it
+            overlaps = [(max(0, bisect_right(starts, start) - 1), 1)]
+        total = sum(length for _, length in overlaps)
+        shares += [Share(word, token, length / total) for word, length in overlaps]
+    return shares
