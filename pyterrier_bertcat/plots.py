@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import ir_measures
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _UP, _DOWN, _SAME = "#2882c8", "#d9730d", "#8a939b"  # told apart by the colour-blind too; as in explanations
 _DOCNO_CHARACTERS = 28
+_TITLE_CHARACTERS = 80
 _QUERIES_NAMED = 40
 
 
@@ -76,7 +78,7 @@ def rank_movement(
     axes.set(xlim=(-0.9, 1.9), ylim=(lowest + 0.7, 0.3), xticks=[0, 1], xticklabels=names, yticks=[])
     axes.tick_params(bottom=False, top=False, labelbottom=False, labeltop=True)
     axes.spines[:].set_visible(False)
-    axes.set_title(_title(after, qid), fontsize=10, wrap=True, parse_math=False)
+    axes.set_title(_title(after, qid), fontsize=10, parse_math=False)
     return axes
 
 
@@ -175,7 +177,8 @@ def _per_query(results: pd.DataFrame, qrels: pd.DataFrame, measure: Any) -> dict
 
 def _title(results: pd.DataFrame, qid: Any) -> str:
     queries = results[results["qid"] == qid].get("query")
-    return f"{qid}: {queries.iloc[0]}" if queries is not None and len(queries) else str(qid)
+    title = f"{qid}: {queries.iloc[0]}" if queries is not None and len(queries) else str(qid)
+    return textwrap.fill(title, _TITLE_CHARACTERS)  # matplotlib's own wrapping would read dollars as formulas
 
 
 def _short(docno: Any) -> str:

@@ -124,10 +124,11 @@ class Explanations(Shown, Sequence[Explanation]):
         return f"<Explanations of {len(self)} pairs>"
 
     def _repr_html_(self) -> str:
+        if not self.rows:
+            return rendering.snippet("No pairs: the frame has no rows.")
         scale = _scale(self.rows)
-        method = self.rows[0].method if self.rows else ""
         cards = [row._card(scale) + rendering.strongest(row.words) for row in self.rows]
-        return rendering.snippet(rendering.legend(method, scale), *cards)
+        return rendering.snippet(rendering.legend(self.rows[0].method, scale), *cards)
 
 
 @dataclass(frozen=True, repr=False)

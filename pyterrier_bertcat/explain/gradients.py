@@ -6,6 +6,7 @@ Sundararajan, Taly and Yan 2017, "Axiomatic Attribution for Deep Networks", arXi
 from __future__ import annotations
 
 import copy
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +20,12 @@ from pyterrier_bertcat.explain.reading import PairReading
 if TYPE_CHECKING:
     from pyterrier_bertcat.modeling import CrossEncoder
 
-_STEPS = 64
+_STEPS = (64, 128, 256, 512)  # twice as many, until the sum is right
+_TOLERANCE = 0.005  # of the sum of all effects, each without its sign
+_FLOAT32_NOISE = 1e-4
 _TOKENS_AT_ONCE = 4096
+
+_log = logging.getLogger(__name__)
 
 
 def integrated_gradients(
@@ -39,7 +44,8 @@ def integrated_gradients(
 
     Returns:
         The score of the pair of unknown tokens, and float64 (words,): how much each word adds to it on the way to the
-        pair's score. Together they add up to that, but for the error of the integration.
+        pair's score. Together they add up to the difference, within 0.5 % of the sum of their sizes; where 512 steps
+        do not reach that, a warning is logged.
 
     Raises:
         MissingExtraError: captum is not installed.
@@ -67,14 +73,21 @@ def integrated_gradients(
 
     with torch.no_grad():
         vectors, unknown = embeddings(token_ids), embeddings(unknown_ids)  # (1, tokens, embedding)
-        baseline = float(score(unknown))
-    attributions = IntegratedGradients(score).attribute(
-        vectors.requires_grad_(),
-        baselines=unknown,
-        n_steps=_STEPS,
-        internal_batch_size=max(1, _TOKENS_AT_ONCE // token_ids.shape[1]),
-    )
-    of_tokens = attributions[0].detach().sum(dim=-1).double().cpu().numpy()  # (tokens,)
+        baseline, end = score(torch.cat([unknown, vectors])).tolist()
+    vectors.requires_grad_()
+    for steps in _STEPS:
+        attributions = IntegratedGradients(score).attribute(
+            vectors,
+            baselines=unknown,
+            n_steps=steps,
+            internal_batch_size=max(1, _TOKENS_AT_ONCE // token_ids.shape[1]),
+        )
+        of_tokens = attributions[0].detach().sum(dim=-1).double().cpu().numpy()  # (tokens,)
+        missed = abs(of_tokens.sum() - (end - baseline))
+        if missed <= _TOLERANCE * np.abs(of_tokens).sum() + _FLOAT32_NOISE:
+            break
+    else:
+        _log.warning("integrated gradients miss the difference in score by %.3f after %d steps", missed, _STEPS[-1])
     return baseline, reading.by_word(of_tokens)
 
 
