@@ -58,7 +58,7 @@ class Page(HTMLParser):
 
 def snippets(query, text):
     one = explanation(query, text, unread_from=40)
-    named = one.named("q<1>", "d&1\"'")
+    named = one.named("<i>q", "</div>&\"'")
     return [one, Explanations((named, one)), Comparison(one, replace(one, score=-2.0))]
 
 

@@ -80,7 +80,7 @@ def test_every_token_is_shared_out_among_words_in_full(own, query, text, max_len
         shared[share.token] += share.weight
     has_words = {part: any(word.part == part for word in reading.words) for part in ("query", "text")}
     if all(has_words.values()):
-        np.testing.assert_allclose(shared, np.where(reading.is_special, 0.0, 1.0))
+        np.testing.assert_allclose(shared, [0.0 if part is None else 1.0 for part in reading.parts])
     np.testing.assert_allclose(reading.by_word(np.ones(len(shared))).sum(), shared.sum())
 
 

@@ -41,7 +41,7 @@ class Explainer:
             checkpoint: Model and tokenizer; neither is changed.
             score: Queries and texts to float32 scores, by this checkpoint: `PairScorer.score`.
             method: ``"occlusion"``: what the score loses without the word; exact, one more pair to score per word.
-                ``"gradients"``: integrated gradients, whose effects add up; needs the extra ``explain``.
+                ``"gradients"``: integrated gradients, which add up; slower; needs the extra ``explain``.
             max_length: The most tokens per pair, as for scoring.
             device: Where gradients are computed, in float32. None: cuda, then mps or xpu where usable, then cpu.
             verbose: Whether a frame that takes longer than a second shows a progress bar.
@@ -69,13 +69,13 @@ class Explainer:
         """
         score = float(self._score([query], [text])[0])  # it also refuses what is no string
         reading = read_pair(self._tokenizer, query, text, max_length=self._max_length)
-        baseline = None
+        baselines = None
         if self._method == "occlusion":
             effects = occlusion(query, text, reading, self._score)
         else:
             from pyterrier_bertcat.explain.gradients import integrated_gradients
 
-            baseline, effects = integrated_gradients(
+            baselines, effects = integrated_gradients(
                 self._checkpoint.model, int(self._tokenizer.pad_token_id), reading, device=self._device
             )
         strings = {"query": query, "text": text}
@@ -83,7 +83,7 @@ class Explainer:
             Word(strings[part][start:end], part, start, end, float(effect), bool(read))
             for (part, start, end), effect, read in zip(reading.words, effects, reading.read, strict=True)
         )
-        return Explanation(query, text, score, self._method, words, baseline)
+        return Explanation(query, text, score, self._method, words, baselines)
 
     def explain_frame(
         self, frame: pd.DataFrame, *, text_field: str = "text", missing_text: MissingText = "raise"

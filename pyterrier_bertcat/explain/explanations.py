@@ -53,10 +53,10 @@ class Explanation(Shown):
         text: The text.
         score: The pair's score, a raw relevance logit.
         method: ``"occlusion"``: a word's effect is what the score loses without it. Effects need not add up: of a word
-            that occurs twice, either may be dispensable. ``"gradients"``: by integrated gradients, where they add up to
-            ``score - baseline``.
+            that occurs twice, either may be dispensable. ``"gradients"``: by integrated gradients. Those of the text's
+            words add up to the score minus that of the pair with every token of the text unknown; the query's likewise.
         words: Every word of the query, then every word of the text, each in order.
-        baseline: For gradients, the score of the pair with every token unknown; else None.
+        baselines: For gradients, the scores of the pair with an unknown query and with an unknown text; else None.
         qid: Of the row of a frame, else None.
         docno: Of the row of a frame, else None.
     """
@@ -66,7 +66,7 @@ class Explanation(Shown):
     score: float
     method: str
     words: tuple[Word, ...]
-    baseline: float | None = None
+    baselines: tuple[float, float] | None = None
     qid: Any = None
     docno: Any = None
 

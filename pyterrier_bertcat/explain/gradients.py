@@ -1,4 +1,4 @@
-"""Integrated gradients: what each word adds on the way from a pair of unknown words to the pair itself.
+"""Integrated gradients: what each word adds on the way from unknown words to the words themselves.
 
 Sundararajan, Taly and Yan 2017, "Axiomatic Attribution for Deep Networks", arXiv 1703.01365; by captum.
 """
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pyterrier_bertcat.devices import choose_device
 from pyterrier_bertcat.errors import MissingExtraError
 from pyterrier_bertcat.explain.reading import PairReading
+from pyterrier_bertcat.explain.words import PARTS
 
 if TYPE_CHECKING:
     from pyterrier_bertcat.modeling import CrossEncoder
@@ -29,23 +30,25 @@ _log = logging.getLogger(__name__)
 
 
 def integrated_gradients(
-    model: CrossEncoder, baseline_token: int, reading: PairReading, *, device: str | torch.device | None = None
-) -> tuple[float, NDArray[np.float64]]:
+    model: CrossEncoder, unknown_token: int, reading: PairReading, *, device: str | torch.device | None = None
+) -> tuple[tuple[float, float], NDArray[np.float64]]:
     """Attributes a pair's score to its words.
 
-    The way is a straight line between token embeddings: from the pair with all tokens but the special ones replaced, to
-    the pair. The model's weights are neither changed nor given gradients.
+    There are two ways, straight lines between token embeddings: from the pair with all of the text's tokens replaced to
+    the pair, for the words of the text; and likewise for those of the query. Replacing both at once is no place to
+    start from: a text of unknown tokens matches a query of unknown tokens, and scores high. The model's weights are
+    neither changed nor given gradients.
 
     Args:
         model: In evaluation mode; copied if it has to be moved or cast.
-        baseline_token: Id of the token that stands for an unknown one.
+        unknown_token: Id of the token that stands for an unknown one.
         reading: Of the pair.
         device: Where to compute, in float32. None: as `choose_device`.
 
     Returns:
-        The score of the pair of unknown tokens, and float64 (words,): how much each word adds to it on the way to the
-        pair's score. Together they add up to the difference, within 0.5 % of the sum of their sizes; where 512 steps
-        do not reach that, a warning is logged.
+        The scores where the ways begin: of the pair with an unknown query, and with an unknown text. And float64
+        (words,): how much each word adds. Each way's effects add up to the pair's score minus the score where it
+        begins, within 0.5 % of the sum of their sizes; where 512 steps do not reach that, a warning is logged.
 
     Raises:
         MissingExtraError: captum is not installed.
@@ -59,8 +62,6 @@ def integrated_gradients(
     embeddings = encoder.get_input_embeddings()
     there = embeddings.weight.device
     token_ids = torch.from_numpy(reading.input_ids).to(there)[None]  # (1, tokens)
-    is_special = torch.from_numpy(reading.is_special).to(there)[None]
-    unknown_ids = torch.where(is_special, token_ids, baseline_token)
     types: dict[str, torch.Tensor] = {}
     if reading.token_type_ids is not None and placed.uses_token_types:
         types["token_type_ids"] = torch.from_numpy(reading.token_type_ids).to(there)[None]
@@ -71,24 +72,31 @@ def integrated_gradients(
         hidden_states = encoder(inputs_embeds=vectors, attention_mask=mask, **inputs)[0]  # (steps, tokens, hidden)
         return placed.relevance(hidden_states[:, 0])
 
-    with torch.no_grad():
-        vectors, unknown = embeddings(token_ids), embeddings(unknown_ids)  # (1, tokens, embedding)
-        baseline, end = score(torch.cat([unknown, vectors])).tolist()
-    vectors.requires_grad_()
-    for steps in _STEPS:
-        attributions = IntegratedGradients(score).attribute(
-            vectors,
-            baselines=unknown,
-            n_steps=steps,
-            internal_batch_size=max(1, _TOKENS_AT_ONCE // token_ids.shape[1]),
-        )
-        of_tokens = attributions[0].detach().sum(dim=-1).double().cpu().numpy()  # (tokens,)
-        missed = abs(of_tokens.sum() - (end - baseline))
-        if missed <= _TOLERANCE * np.abs(of_tokens).sum() + _FLOAT32_NOISE:
-            break
-    else:
-        _log.warning("integrated gradients miss the difference in score by %.3f after %d steps", missed, _STEPS[-1])
-    return baseline, reading.by_word(of_tokens)
+    effects = np.zeros(len(reading.words))
+    baselines = []
+    for part in PARTS:
+        is_of_part = torch.tensor([[owner == part for owner in reading.parts]], device=there)  # (1, tokens)
+        with torch.no_grad():
+            vectors = embeddings(token_ids)  # (1, tokens, embedding)
+            unknown = embeddings(torch.where(is_of_part, unknown_token, token_ids))
+            start, end = score(torch.cat([unknown, vectors])).tolist()
+        baselines.append(start)
+        vectors.requires_grad_()
+        for steps in _STEPS:
+            attributions = IntegratedGradients(score).attribute(
+                vectors,
+                baselines=unknown,
+                n_steps=steps,
+                internal_batch_size=max(1, _TOKENS_AT_ONCE // token_ids.shape[1]),
+            )
+            of_tokens = attributions[0].detach().sum(dim=-1).double().cpu().numpy()  # (tokens,), 0 for other parts
+            missed = abs(of_tokens.sum() - (end - start))
+            if missed <= _TOLERANCE * np.abs(of_tokens).sum() + _FLOAT32_NOISE:
+                break
+        else:
+            _log.warning("integrated gradients miss the difference in score by %.3f after %d steps", missed, _STEPS[-1])
+        effects += reading.by_word(of_tokens)
+    return (baselines[0], baselines[1]), effects
 
 
 def _placed(model: CrossEncoder, device: torch.device) -> CrossEncoder:

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pyterrier_bertcat.explain.words import Part, word_spans
+from pyterrier_bertcat.explain.words import PARTS, Part, word_spans
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-_PARTS: tuple[Part, Part] = ("query", "text")
 
 
 class Span(NamedTuple):
@@ -45,7 +43,7 @@ class PairReading:
         window: For query and text, the characters from the first to the last that is read.
         input_ids: int64 (tokens,), as the tokenizer encodes the pair.
         token_type_ids: int64 (tokens,), or None.
-        is_special: bool (tokens,), true for tokens that are in neither string, such as ``[CLS]``.
+        parts: (tokens,), which string each token is of; None for tokens of neither, such as ``[CLS]``.
     """
 
     words: tuple[Span, ...]
@@ -53,7 +51,7 @@ class PairReading:
     window: dict[Part, tuple[int, int]]
     input_ids: NDArray[np.int64]
     token_type_ids: NDArray[np.int64] | None
-    is_special: NDArray[np.bool_]
+    parts: tuple[Part | None, ...]
 
     @cached_property
     def read(self) -> NDArray[np.bool_]:
@@ -89,7 +87,7 @@ def read_pair(tokenizer: PreTrainedTokenizerBase, query: str, text: str, *, max_
     words: list[Span] = []
     shares: list[Share] = []
     window: dict[Part, tuple[int, int]] = {}
-    for side, (part, string) in enumerate(zip(_PARTS, (query, text), strict=True)):
+    for side, (part, string) in enumerate(zip(PARTS, (query, text), strict=True)):
         spans = word_spans(string)
         tokens = [(token, *offsets[token]) for token, owner in enumerate(owners) if owner == side]
         window[part] = (min((start for _, start, _ in tokens), default=0), max((end for *_, end in tokens), default=0))
@@ -102,7 +100,7 @@ def read_pair(tokenizer: PreTrainedTokenizerBase, query: str, text: str, *, max_
         window=window,
         input_ids=np.array(encoding["input_ids"], dtype=np.int64),
         token_type_ids=None if types is None else np.array(types, dtype=np.int64),
-        is_special=np.array([owner is None for owner in owners], dtype=np.bool_),
+        parts=tuple(None if owner is None else PARTS[owner] for owner in owners),
     )
 
 

@@ -20,7 +20,7 @@ _COLOURED_FROM = 0.005
 _UNDERLINED_FROM = 0.15  # of the strongest effect: lines under every word would be unreadable
 _HOW = {
     "occlusion": "what the score loses when the word is left out",
-    "gradients": "what the word adds on the way from unknown tokens to this pair (integrated gradients)",
+    "gradients": "what it adds on the way from unknown words to these (integrated gradients)",
 }
 
 _LIGHT = "--page:#fff;--ink:#1b1f24;--soft:#59636e;--line:#d5dade;--up:40 130 200;--down:240 140 20;--most:.65"
@@ -143,7 +143,7 @@ def differences(rows: Sequence[tuple[str, str, float, float, float]]) -> str:
         )
     head = "".join(f'<th class="number">{name}</th>' for name in ("effect in A", "effect in B", "difference"))
     return (
-        '<div class="card"><div class="soft">What makes most of the difference</div><table>'
+        '<div class="card"><div class="soft">What makes most of the difference (blue: it puts A higher)</div><table>'
         f"<tr><th>word</th><th>of the</th>{head}</tr>{''.join(body)}</table></div>"
     )
 

@@ -16,6 +16,7 @@ from typing import Literal
 import regex
 
 Part = Literal["query", "text"]
+PARTS: tuple[Part, Part] = ("query", "text")
 
 _LETTER = r"[[\p{L}\p{M}\p{N}_\u00ad\u200c\u200d]--\p{Han}]"
 _WORD = regex.compile(
