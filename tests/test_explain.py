@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ import torch
 from conftest import tiny_model
 
 from pyterrier_bertcat.checkpoints import Checkpoint, load_checkpoint
-from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.errors import InputError, MissingExtraError
 from pyterrier_bertcat.explain.explainer import Explainer
 from pyterrier_bertcat.scoring import PairScorer
 
@@ -199,6 +200,13 @@ def test_bad_input_is_refused_before_anything_is_scored(tiny_checkpoint):
         explain.explain_frame(pd.DataFrame({"qid": ["1"], "docno": ["d"], "query": ["a"], "text": [None]}))
     with pytest.raises(InputError, match=r"texts\[0\] is 3 of type int"):
         explainer(tiny_checkpoint).explain("a", 3)
+
+
+def test_without_captum_the_error_names_the_extra_and_occlusion_works(tiny_checkpoint, monkeypatch):
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    with pytest.raises(MissingExtraError, match=r"pyterrier-bertcat\[explain\]"):
+        explainer(tiny_checkpoint, method="gradients").explain("a", "b")
+    assert explainer(tiny_checkpoint).explain("a", "b").words
 
 
 def test_a_comparison_says_which_words_make_the_difference(mini):

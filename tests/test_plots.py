@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import ir_measures
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -9,7 +11,7 @@ import pandas as pd
 import pyterrier as pt
 import pytest
 
-from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.errors import InputError, MissingExtraError
 from pyterrier_bertcat.plots import effectiveness_per_query, rank_movement
 
 mpl.use("agg")
@@ -121,3 +123,9 @@ def test_plots_can_share_a_figure():
     assert rank_movement(results(q1="a b"), results(q1="b a"), axes=left) is left
     assert effectiveness_per_query(results(q1="a b"), results(q1="b a"), qrels, axes=right) is right
     assert len(plt.get_fignums()) == 1
+
+
+def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    with pytest.raises(MissingExtraError, match=r"pyterrier-bertcat\[explain\]"):
+        rank_movement(results(q1="a"), results(q1="a"))

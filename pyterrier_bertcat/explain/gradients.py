@@ -21,7 +21,7 @@ from pyterrier_bertcat.explain.words import PARTS
 if TYPE_CHECKING:
     from pyterrier_bertcat.modeling import CrossEncoder
 
-_STEPS = (64, 128, 256, 512)  # twice as many, until the sum is right
+_STEPS = (32, 64, 128, 256, 512)  # twice as many, until the sum is right
 _TOLERANCE = 0.005  # of the sum of all effects, each without its sign
 _FLOAT32_NOISE = 1e-4
 _TOKENS_AT_ONCE = 4096
