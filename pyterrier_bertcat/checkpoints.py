@@ -53,6 +53,8 @@ class Checkpoint:
         """
         digest = hashlib.sha256()
         facts = {**_score_facts(self.model), "probe": self.tokenizer(*_PROBE)["input_ids"]}
+        if self.tokenizer.truncation_side != "right":
+            facts["truncation_side"] = self.tokenizer.truncation_side
         digest.update(json.dumps(facts, sort_keys=True).encode())
         digest.update(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode())
         weights = self.model.published_weights()

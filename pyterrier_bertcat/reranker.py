@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from os.path import join
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ import pyterrier as pt
 
 from pyterrier_bertcat.batching import DEFAULT_BATCH_SIZE
 from pyterrier_bertcat.depth import first_rows, with_rest_below
-from pyterrier_bertcat.errors import CheckpointError, TruncationWarning
+from pyterrier_bertcat.errors import CheckpointError, InputError, TruncationWarning
 from pyterrier_bertcat.extra_columns import extra_columns as make_extra_columns
 from pyterrier_bertcat.extra_columns import spread
 from pyterrier_bertcat.frames import MissingText, query_text_pairs, ranked, with_strings
@@ -28,6 +28,8 @@ from pyterrier_bertcat.truncation import Truncation
 if TYPE_CHECKING:
     from pyterrier_bertcat.checkpoints import Checkpoint
     from pyterrier_bertcat.ensemble import MeanReRanker
+    from pyterrier_bertcat.explain.explainer import Explainer, Method
+    from pyterrier_bertcat.explain.explanations import Comparison, Explanation, Explanations
     from pyterrier_bertcat.modeling import BertCatModel
     from pyterrier_bertcat.pyserini_hits import RerankedHit
     from pyterrier_bertcat.read_through import ReadThroughScorer
@@ -209,6 +211,49 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         Shows itself as a table in notebooks; ``to_dataframe()`` is one row.
         """
         return self._stats
+
+    @overload
+    def explain(self, query: str, text: str, *, method: Method = "occlusion") -> Explanation: ...
+
+    @overload
+    def explain(self, query: pd.DataFrame, text: None = None, *, method: Method = "occlusion") -> Explanations: ...
+
+    def explain(
+        self, query: str | pd.DataFrame, text: str | None = None, *, method: Method = "occlusion"
+    ) -> Explanation | Explanations:
+        """Shows how much each word moves the score, of one pair or of every row of a frame.
+
+        With ``passages``, the best passage is what is explained.
+
+        Args:
+            query: A query, or a result frame as `transform` takes it.
+            text: The text for the query; None with a frame.
+            method: ``"occlusion"``: what the score loses without the word. ``"gradients"``: integrated gradients, which
+                add up; needs the extra ``explain``.
+
+        Returns:
+            What shows itself in notebooks, with ``to_dataframe()`` and ``to_html(path)``.
+
+        Raises:
+            InputError: There is no such method, or something is not a string.
+            MissingExtraError: ``"gradients"`` without captum.
+        """
+        explainer = self._explainer(method)
+        if isinstance(query, pd.DataFrame):
+            if text is not None:
+                raise InputError("text goes with one query, got it with a frame: leave text out")
+            frame = self._checked(query)
+            passages = self._best_passages(frame["query"].tolist(), frame[self.text_field].tolist())
+            return explainer.explain_frame(frame.assign(**{self.text_field: passages}), text_field=self.text_field)
+        if not isinstance(query, str) or not isinstance(text, str):
+            raise InputError(
+                f"explain takes a query and a text, or a frame, got {type(query).__name__} and {type(text).__name__}"
+            )
+        return explainer.explain(query, *self._best_passages([query], [text]))
+
+    def compare(self, query: str, text_a: str, text_b: str, *, method: Method = "occlusion") -> Comparison:
+        """Shows why one text is above another for the same query, side by side; see `explain`."""
+        return self._explainer(method).compare(query, *self._best_passages([query] * 2, [text_a, text_b]))
 
     def rerank(self, query: str, hits: Sequence[Any], *, fields: Sequence[str] = ()) -> list[RerankedHit]:
         """Re-ranks one query's hits of a Pyserini searcher, or tuples (docid, score, text); see `pyserini_hits`."""
@@ -396,6 +441,26 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
 
     def _truncation_options(self) -> Truncation:
         return Truncation(max_length=self.max_length, max_query_length=self.max_query_length, strategy=self.truncation)
+
+    def _explainer(self, method: Method) -> Explainer:
+        from pyterrier_bertcat.explain.explainer import Explainer
+
+        return Explainer(
+            self.checkpoint,
+            self.scorer.score,
+            method=method,
+            truncation=self._truncation_options(),
+            device=self.device,
+            verbose=self.verbose,
+        )
+
+    def _best_passages(self, queries: list[str], texts: list[str]) -> list[str]:
+        """The passages that make their documents' scores; without passages, the texts."""
+        if self.passages is None or not texts:
+            return texts
+        scored = self.scorer.scored(queries, texts)
+        starts, ends = self.scorer.character_ranges(texts, scored.best_passages).tolist()
+        return [text[start:end] for text, start, end in zip(texts, starts, ends, strict=True)]
 
     def _stored_scorer(self, store: ScoreStore | str | os.PathLike[str]) -> ReadThroughScorer:
         """A scorer for one frame: what the weights are is found anew each time, in case their files have changed."""

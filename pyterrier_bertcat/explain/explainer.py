@@ -1,0 +1,115 @@
+"""``Explainer``: a pair, the rows of a frame, or two texts for one query, to explanations."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Literal, get_args
+
+import pandas as pd
+import pyterrier as pt
+
+from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.explain.explanations import Comparison, Explanation, Explanations
+from pyterrier_bertcat.explain.occlusion import Score, occlusion
+from pyterrier_bertcat.explain.reading import read_pair
+from pyterrier_bertcat.explain.words import Word
+from pyterrier_bertcat.frames import MissingText, query_text_pairs
+from pyterrier_bertcat.truncation import Truncation
+
+if TYPE_CHECKING:
+    from pyterrier_bertcat.checkpoints import Checkpoint
+
+Method = Literal["occlusion", "gradients"]
+_BAR_DELAY_S = 1.0
+
+
+class Explainer:
+    """Explains the scores of a checkpoint, word by word."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        score: Score,
+        *,
+        method: Method = "occlusion",
+        truncation: Truncation | None = None,
+        device: str | None = None,
+        verbose: bool = True,
+    ) -> None:
+        """Keeps what is needed.
+
+        Args:
+            checkpoint: Model and tokenizer; neither is changed.
+            score: Queries and texts to float32 scores, by this checkpoint: `PairScorer.score`.
+            method: ``"occlusion"``: what the score loses without the word; exact, one more pair to score per word.
+                ``"gradients"``: integrated gradients, which add up; slower; needs the extra ``explain``.
+            truncation: How pairs are cut, as for scoring. None: to 512 tokens, the longer of query and text first.
+            device: Where gradients are computed, in float32. None: cuda, then mps or xpu where usable, then cpu.
+            verbose: Whether a frame that takes longer than a second shows a progress bar.
+
+        Raises:
+            InputError: There is no such method.
+        """
+        if method not in get_args(Method):
+            raise InputError(f"method={method!r} is not one of {', '.join(map(repr, get_args(Method)))}")
+        self._checkpoint = checkpoint
+        self._tokenizer = copy.deepcopy(checkpoint.tokenizer)  # tokenising sets its truncation
+        self._score = score
+        self._method = method
+        self._truncation = truncation or Truncation()
+        self._device = device
+        self._verbose = verbose
+
+    def explain(self, query: str, text: str) -> Explanation:
+        """Explains the score of one pair.
+
+        Raises:
+            InputError: Something is not a string.
+            ScoreError: The model gave a score that is not finite.
+            MissingExtraError: ``method="gradients"`` without captum.
+        """
+        score = float(self._score([query], [text])[0])  # it also refuses what is no string
+        reading = read_pair(self._tokenizer, query, text, truncation=self._truncation)
+        baselines = None
+        if self._method == "occlusion":
+            effects = occlusion(query, text, reading, self._score)
+        else:
+            from pyterrier_bertcat.explain.gradients import integrated_gradients
+
+            baselines, effects = integrated_gradients(
+                self._checkpoint.model, int(self._tokenizer.pad_token_id), reading, device=self._device
+            )
+        strings = {"query": query, "text": text}
+        words = tuple(
+            Word(strings[part][start:end], part, start, end, float(effect), bool(read))
+            for (part, start, end), effect, read in zip(reading.words, effects, reading.read, strict=True)
+        )
+        return Explanation(query, text, score, self._method, words, baselines)
+
+    def explain_frame(
+        self, frame: pd.DataFrame, *, text_field: str = "text", missing_text: MissingText = "raise"
+    ) -> Explanations:
+        """Explains every row of a result frame.
+
+        Args:
+            frame: ``qid``, ``query``, ``docno`` and ``text_field``; any further columns, any index.
+            text_field: The column with the documents' text.
+            missing_text: What a missing text means, see `query_text_pairs`.
+
+        Returns:
+            One explanation per row, in the order of the rows.
+
+        Raises:
+            pt.validate.InputValidationError: A column is missing.
+            InputError: A query or text is missing or not a string; said before anything is scored.
+        """
+        pt.validate.result_frame(frame, extra_columns=["query", text_field])
+        queries, texts = query_text_pairs(frame, text_field=text_field, missing_text=missing_text)
+        rows = zip(frame["qid"].tolist(), frame["docno"].tolist(), queries, texts, strict=True)
+        if self._verbose:
+            rows = pt.tqdm(rows, total=len(frame), desc="explaining", unit="pair", delay=_BAR_DELAY_S)
+        return Explanations(tuple(self.explain(query, text).named(qid, docno) for qid, docno, query, text in rows))
+
+    def compare(self, query: str, text_a: str, text_b: str) -> Comparison:
+        """Explains why one text is above another for the same query; raises what `explain` raises."""
+        return Comparison(self.explain(query, text_a), self.explain(query, text_b))

@@ -1,0 +1,206 @@
+"""What users get: explanations that show themselves in notebooks and become frames and files. pandas only."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, overload
+
+import pandas as pd
+
+from pyterrier_bertcat.explain import rendering
+from pyterrier_bertcat.explain.words import Word
+
+_WORD_TYPES: dict[str, Any] = {
+    "part": str,
+    "word": str,
+    "start": "int64",
+    "end": "int64",
+    "effect": "float64",
+    "read": bool,
+}
+_DIFFERENCE_TYPES: dict[str, Any] = {
+    "part": str,
+    "word": str,
+    **dict.fromkeys(("effect_a", "effect_b", "difference"), "float64"),
+}
+_WORDS_NAMED = 6
+
+
+class Shown(ABC):
+    """Something with a self-contained HTML form."""
+
+    @abstractmethod
+    def _repr_html_(self) -> str:
+        """What a notebook displays: one snippet with its own style, no script and no reference to elsewhere."""
+
+    def to_html(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the same as a page of its own (UTF-8); returns its path."""
+        target = Path(path)
+        target.write_text(rendering.page(self._repr_html_()), encoding="utf-8")
+        return target
+
+
+@dataclass(frozen=True, repr=False)
+class Explanation(Shown):
+    """How much each word of a query and a text moves their score.
+
+    Attributes:
+        query: The query.
+        text: The text.
+        score: The pair's score, a raw relevance logit.
+        method: ``"occlusion"``: a word's effect is what the score loses without it. Effects need not add up: of a word
+            that occurs twice, either may be dispensable. ``"gradients"``: by integrated gradients. Those of the text's
+            words add up to the score minus that of the pair with every token of the text unknown; the query's likewise.
+        words: Every word of the query, then every word of the text, each in order.
+        baselines: For gradients, the scores of the pair with an unknown query and with an unknown text; else None.
+        qid: Of the row of a frame, else None.
+        docno: Of the row of a frame, else None.
+    """
+
+    query: str
+    text: str
+    score: float
+    method: str
+    words: tuple[Word, ...]
+    baselines: tuple[float, float] | None = None
+    qid: Any = None
+    docno: Any = None
+
+    def named(self, qid: Any, docno: Any) -> Explanation:
+        """The same, as the explanation of a row of a frame."""
+        return replace(self, qid=qid, docno=docno)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per word: ``part`` (query or text), ``word``, ``start``, ``end``, ``effect``, ``read``."""
+        return _words_frame([((), self)], {})
+
+    def __repr__(self) -> str:
+        strongest = sorted((word for word in self.words if word.effect), key=lambda word: -abs(word.effect))
+        named = ", ".join(f"{word.text} {word.effect:+.3f}" for word in strongest[:_WORDS_NAMED])
+        more = ", …" if len(strongest) > _WORDS_NAMED else ""
+        return f"<Explanation by {self.method}: score {self.score:.3f}; {named}{more}>"
+
+    def _repr_html_(self) -> str:
+        scale = _scale([self])
+        return rendering.snippet(
+            rendering.legend(self.method, scale), self._card(scale), rendering.strongest(self.words)
+        )
+
+    def _card(self, scale: float, name: str = "") -> str:
+        known = [str(value) for value in (self.qid, self.docno) if value is not None]
+        return rendering.card(
+            name or " · ".join(known), self.score, query=self.query, text=self.text, words=self.words, scale=scale
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class Explanations(Shown, Sequence[Explanation]):
+    """Explanations of the rows of a frame, in their order; the colours of all share one scale."""
+
+    rows: tuple[Explanation, ...]
+
+    @overload
+    def __getitem__(self, index: int) -> Explanation: ...
+    @overload
+    def __getitem__(self, index: slice) -> Explanations: ...
+    def __getitem__(self, index: int | slice) -> Explanation | Explanations:
+        return Explanations(self.rows[index]) if isinstance(index, slice) else self.rows[index]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Explanation]:
+        return iter(self.rows)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per word: ``qid``, ``docno``, then the columns of `Explanation.to_dataframe`."""
+        return _words_frame([((row.qid, row.docno), row) for row in self.rows], {"qid": object, "docno": object})
+
+    def __repr__(self) -> str:
+        return f"<Explanations of {len(self)} pairs>"
+
+    def _repr_html_(self) -> str:
+        if not self.rows:
+            return rendering.snippet("No pairs: the frame has no rows.")
+        scale = _scale(self.rows)
+        cards = [row._card(scale) + rendering.strongest(row.words) for row in self.rows]
+        return rendering.snippet(rendering.legend(self.rows[0].method, scale), *cards)
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison(Shown):
+    """Why one text scores above another for the same query.
+
+    Attributes:
+        a: The first text's explanation.
+        b: The second's.
+    """
+
+    a: Explanation
+    b: Explanation
+
+    @property
+    def difference(self) -> float:
+        """The score of A minus the score of B."""
+        return self.a.score - self.b.score
+
+    def differences(self) -> pd.DataFrame:
+        """What each word contributes to A being above B.
+
+        Returns:
+            One row per distinct word (case apart), the largest difference first: ``part`` (query or text), ``word``,
+            ``effect_a`` and ``effect_b`` (summed over its occurrences, 0 where it does not occur), ``difference``
+            (``effect_a - effect_b``).
+        """
+        return _frame(self._differences(), _DIFFERENCE_TYPES)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per word: ``passage`` (``"A"`` or ``"B"``), then the columns of `Explanation.to_dataframe`."""
+        return _words_frame([(("A",), self.a), (("B",), self.b)], {"passage": str})
+
+    def __repr__(self) -> str:
+        named = ", ".join(f"{word} {apart:+.3f}" for _, word, _, _, apart in self._differences()[:_WORDS_NAMED])
+        scores = f"A {self.a.score:.3f} - B {self.b.score:.3f} = {self.difference:+.3f}"
+        return f"<Comparison by {self.a.method}: {scores}; {named}>"
+
+    def _repr_html_(self) -> str:
+        scale = _scale([self.a, self.b])
+        columns = self.a._card(scale, "A"), self.b._card(scale, "B")
+        return rendering.snippet(
+            rendering.legend(self.a.method, scale),
+            rendering.difference(self.a.score, self.b.score),
+            rendering.side_by_side(*columns),
+            rendering.differences(self._differences()),
+        )
+
+    def _differences(self) -> list[tuple[str, str, float, float, float]]:
+        sums: dict[tuple[str, str], list[float]] = {}
+        for side, explanation in enumerate((self.a, self.b)):
+            for word in explanation.words:
+                sums.setdefault((word.part, word.text.casefold()), [0.0, 0.0])[side] += word.effect
+        rows = [(part, word, a, b, a - b) for (part, word), (a, b) in sums.items()]
+        return sorted(rows, key=lambda row: -abs(row[-1]))
+
+
+def _scale(explanations: Iterable[Explanation]) -> float:
+    """The largest effect of any word: full colour."""
+    return max((abs(word.effect) for row in explanations for word in row.words), default=0.0)
+
+
+def _words_frame(rows: list[tuple[tuple[Any, ...], Explanation]], key_types: dict[str, Any]) -> pd.DataFrame:
+    values = [
+        (*key, word.part, word.text, word.start, word.end, word.effect, word.read)
+        for key, explanation in rows
+        for word in explanation.words
+    ]
+    return _frame(values, {**key_types, **_WORD_TYPES})
+
+
+def _frame(rows: Sequence[tuple[Any, ...]], types: dict[str, Any]) -> pd.DataFrame:
+    """A frame with the same types whether it has rows or not."""
+    frame: pd.DataFrame = pd.DataFrame(rows, columns=list(types)).astype(types)
+    return frame

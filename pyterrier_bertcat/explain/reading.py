@@ -1,0 +1,141 @@
+"""What the model reads of a query and a text: which of their words, by which tokens."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyterrier_bertcat.explain.words import PARTS, Part, word_spans
+from pyterrier_bertcat.truncation import Truncation
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Span(NamedTuple):
+    """A word's place: which string, and its characters there, ``end`` exclusive."""
+
+    part: Part
+    start: int
+    end: int
+
+
+class Share(NamedTuple):
+    """How much of a token belongs to a word, by characters; the shares of a token add up to 1."""
+
+    word: int
+    token: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class PairReading:
+    """A query and a text, as words and as the tokens that the model reads.
+
+    Attributes:
+        words: All words of the query, then all of the text.
+        shares: Which tokens belong to which words. A word without any is not read: it was cut off, or the tokenizer
+            drops it.
+        window: For query and text, the characters from the first to the last that is read.
+        input_ids: int64 (tokens,), as the tokenizer encodes the pair.
+        token_type_ids: int64 (tokens,), or None.
+        parts: (tokens,), which string each token is of; None for tokens of neither, such as ``[CLS]``.
+    """
+
+    words: tuple[Span, ...]
+    shares: tuple[Share, ...]
+    window: dict[Part, tuple[int, int]]
+    input_ids: NDArray[np.int64]
+    token_type_ids: NDArray[np.int64] | None
+    parts: tuple[Part | None, ...]
+
+    @cached_property
+    def read(self) -> NDArray[np.bool_]:
+        """Whether the model reads any of each word, bool (words,)."""
+        read = np.zeros(len(self.words), dtype=np.bool_)
+        read[[share.word for share in self.shares]] = True
+        return read
+
+    def by_word(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sums (tokens,) to (words,)."""
+        sums = np.zeros(len(self.words))
+        for word, token, weight in self.shares:
+            sums[word] += weight * values[token]
+        return sums
+
+
+def read_pair(tokenizer: PreTrainedTokenizerBase, query: str, text: str, *, truncation: Truncation) -> PairReading:
+    """Tokenises a pair as for scoring, and finds the words that its tokens are of.
+
+    Args:
+        tokenizer: A fast tokenizer; the truncation that is set on it changes.
+        query: Any string.
+        text: Any string.
+        truncation: How the pair is cut.
+
+    Returns:
+        Words and tokens.
+    """
+    seen = query, text
+    if truncation != Truncation(max_length=truncation.max_length):  # then the tokenizer alone would cut otherwise
+        seen = _cut(tokenizer, query, text, truncation)
+    encoding: Any = tokenizer(
+        *seen, truncation=True, max_length=truncation.pair_length, return_offsets_mapping=True, verbose=False
+    )
+    owners, offsets = encoding.sequence_ids(0), encoding["offset_mapping"]
+    words: list[Span] = []
+    shares: list[Share] = []
+    window: dict[Part, tuple[int, int]] = {}
+    for side, (part, string) in enumerate(zip(PARTS, (query, text), strict=True)):
+        spans = word_spans(string)
+        tokens = [(token, *offsets[token]) for token, owner in enumerate(owners) if owner == side]
+        window[part] = (min((start for _, start, _ in tokens), default=0), max((end for *_, end in tokens), default=0))
+        shares += [Share(len(words) + word, token, weight) for word, token, weight in _shares(spans, tokens)]
+        words += [Span(part, start, end) for start, end in spans]
+    types = encoding.get("token_type_ids")
+    return PairReading(
+        words=tuple(words),
+        shares=tuple(shares),
+        window=window,
+        input_ids=np.array(encoding["input_ids"], dtype=np.int64),
+        token_type_ids=None if types is None else np.array(types, dtype=np.int64),
+        parts=tuple(None if owner is None else PARTS[owner] for owner in owners),
+    )
+
+
+def _cut(tokenizer: Any, query: str, text: str, truncation: Truncation) -> tuple[str, str]:
+    """The beginnings of both strings that a truncation keeps."""
+    ends = [
+        [end for _, end in tokenizer(part, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]]
+        for part in (query, text)
+    ]
+    counts = (np.array([len(part_ends)]) for part_ends in ends)
+    kept = truncation.kept(*counts, special=tokenizer.num_special_tokens_to_add(pair=True))[:, 0].tolist()
+    cut_query, cut_text = (
+        part[: part_ends[count - 1]] if 0 < count < len(part_ends) else part * (count > 0 or not part_ends)
+        for part, part_ends, count in zip((query, text), ends, kept, strict=True)
+    )
+    return cut_query, cut_text
+
+
+def _shares(spans: list[tuple[int, int]], tokens: list[tuple[int, int, int]]) -> list[Share]:
+    """Divides each token (number, start, end) among the words that it overlaps."""
+    if not spans:
+        return []
+    starts, ends = zip(*spans, strict=True)
+    shares = []
+    for token, start, end in tokens:
+        overlaps = [
+            (word, min(end, ends[word]) - max(start, starts[word]))
+            for word in range(bisect_right(ends, start), bisect_left(starts, end))
+        ]
+        if not overlaps:  # a token of blanks only: it goes to the word before it
+            overlaps = [(max(0, bisect_right(starts, start) - 1), 1)]
+        total = sum(length for _, length in overlaps)
+        shares += [Share(word, token, length / total) for word, length in overlaps]
+    return shares

@@ -1,0 +1,194 @@
+"""Plots of what re-ranking did, from result frames: how the ranks of one query moved, and which queries gained."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import ir_measures
+import pandas as pd
+import pyterrier as pt
+
+from pyterrier_bertcat.errors import InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_UP, _DOWN, _SAME = "#2882c8", "#d9730d", "#8a939b"  # told apart by the colour-blind too; as in explanations
+_DOCNO_CHARACTERS = 28
+_TITLE_CHARACTERS = 80
+_QUERIES_NAMED = 40
+
+
+def rank_movement(
+    before: pd.DataFrame,
+    after: pd.DataFrame,
+    *,
+    qid: Any = None,
+    top: int = 10,
+    qrels: pd.DataFrame | None = None,
+    names: tuple[str, str] = ("BM25", "BERT_Cat"),
+    axes: Axes | None = None,
+) -> Axes:
+    """Draws how one query's documents moved: a line each, from its rank before to its rank after.
+
+    Shown are the documents that are among the first ``top`` before or after; what is further down is drawn below them,
+    in order, with its rank. Ranks count from 1, by ``score``, ties by docno as ``pt.Experiment`` breaks them.
+
+    Args:
+        before: Result frame with ``qid``, ``docno`` and ``score``, such as BM25's.
+        after: The same for the re-ranker.
+        qid: Whose results; may be left out when the frames hold a single query.
+        top: How many ranks count as the first.
+        qrels: ``qid``, ``docno``, ``label``: what is relevant (label above 0) is drawn thick, with a bold docno.
+        names: What to call the two rankings.
+        axes: Where to draw. None: on a new figure.
+
+    Returns:
+        The axes; ``axes.figure.savefig(path)`` writes them.
+
+    Raises:
+        pt.validate.InputValidationError: A column is missing.
+        InputError: No such query, or ``qid`` is needed; or ``top`` is not positive.
+        MissingExtraError: matplotlib is not installed.
+    """
+    if top < 1:
+        raise InputError(f"top must be at least 1, got {top}")
+    _check(before, after)
+    qid = _the_query(before, after, qid)
+    ranks = [_ranks(frame[frame["qid"] == qid]) for frame in (before, after)]
+    shown = {docno for ranking in ranks for docno, rank in ranking.items() if rank <= top}
+    relevant = set() if qrels is None else set(qrels[(qrels["qid"] == qid) & (qrels["label"] > 0)]["docno"])
+    places = [_places(shown, ranking, top) for ranking in ranks]
+    lowest = max(place for side in places for place in side.values())
+    axes = axes or _new_axes(7.0, 1.2 + 0.28 * lowest)
+    for docno in sorted(shown, key=lambda docno: places[1][docno]):
+        ends = [side[docno] for side in places]
+        old, new = (ranking.get(docno, float("inf")) for ranking in ranks)
+        color = _UP if new < old else _DOWN if new > old else _SAME
+        bold = docno in relevant
+        axes.plot([0, 1], ends, color=color, linewidth=3 if bold else 1.4, marker="o", markersize=4, label=docno)
+        for x, ranking, place, side, shift in zip((0, 1), ranks, ends, ("right", "left"), (-0.03, 0.03), strict=True):
+            rank = f"{ranking[docno]}" if docno in ranking else "\N{EN DASH}"
+            label = f"{_short(docno)}  {rank}" if side == "right" else f"{rank}  {_short(docno)}"
+            weight = "bold" if bold else "normal"
+            axes.text(x + shift, place, label, ha=side, va="center", fontsize=9, fontweight=weight, parse_math=False)
+    if lowest > top:
+        axes.axhline(top + 0.5, color=_SAME, linewidth=0.8, linestyle=":")
+    axes.set(xlim=(-0.9, 1.9), ylim=(lowest + 0.7, 0.3), xticks=[0, 1], xticklabels=names, yticks=[])
+    axes.tick_params(bottom=False, top=False, labelbottom=False, labeltop=True)
+    axes.spines[:].set_visible(False)
+    axes.set_title(_title(after, qid), fontsize=10, parse_math=False)
+    return axes
+
+
+def effectiveness_per_query(
+    before: pd.DataFrame,
+    after: pd.DataFrame,
+    qrels: pd.DataFrame,
+    *,
+    measure: Any = ir_measures.nDCG @ 10,
+    names: tuple[str, str] = ("BM25", "BERT_Cat"),
+    axes: Axes | None = None,
+) -> Axes:
+    """Draws by how much each query gained or lost: a bar each, the largest gain first.
+
+    Args:
+        before: Result frame with ``qid``, ``docno`` and ``score``, such as BM25's.
+        after: The same for the re-ranker. A query that one of the two frames lacks counts as 0 there.
+        qrels: Judgments: ``qid``, ``docno``, ``label``. Queries without any are left out.
+        measure: An ``ir_measures`` measure, or its name.
+        names: What to call the two rankings.
+        axes: Where to draw. None: on a new figure.
+
+    Returns:
+        The axes, with the means and the counts of gains and losses above.
+
+    Raises:
+        pt.validate.InputValidationError: A column is missing.
+        InputError: No query of the frames has judgments.
+        MissingExtraError: matplotlib is not installed.
+    """
+    _check(before, after)
+    if isinstance(measure, str):
+        measure = ir_measures.parse_measure(measure)
+    qids = sorted({*before["qid"], *after["qid"]} & {*qrels["qid"]})
+    if not qids:
+        raise InputError(
+            f"none of the {before['qid'].nunique()} queries has judgments: the qids of the frames and of the qrels "
+            "must be the same, of the same type"
+        )
+    judged = qrels[qrels["qid"].isin(qids)]
+    old, new = (_per_query(frame, judged, measure) for frame in (before, after))
+    gains = sorted(((round(new[qid] - old[qid], 9), qid) for qid in qids), key=lambda gain: -gain[0])
+    axes = axes or _new_axes(min(4.0 + 0.16 * len(qids), 12.0), 3.6)
+    heights = [gain for gain, _ in gains]
+    axes.bar(range(len(gains)), heights, color=[_UP if gain > 0 else _DOWN for gain in heights], width=0.8)
+    axes.axhline(0, color=_SAME, linewidth=0.8)
+    better, worse = (sum(sign * gain > 0 for gain in heights) for sign in (1, -1))
+    means = [sum(values[qid] for qid in qids) / len(qids) for values in (old, new)]
+    axes.set_title(
+        f"{names[0]} {means[0]:.3f}, {names[1]} {means[1]:.3f}: "
+        f"better on {better}, worse on {worse}, the same on {len(qids) - better - worse}",
+        fontsize=10,
+        parse_math=False,
+    )
+    axes.set(xlim=(-0.7, len(qids) - 0.3), xlabel=f"{len(qids)} queries", ylabel=f"gain in {measure}")
+    named = len(qids) <= _QUERIES_NAMED
+    axes.set_xticks(range(len(qids)) if named else [], [str(qid) for _, qid in gains] if named else [], rotation=90)
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes
+
+
+def _check(*frames: pd.DataFrame) -> None:
+    for frame in frames:
+        pt.validate.result_frame(frame, extra_columns=["score"])
+
+
+def _the_query(before: pd.DataFrame, after: pd.DataFrame, qid: Any) -> Any:
+    found = list(dict.fromkeys([*before["qid"], *after["qid"]]))
+    if qid is None and len(found) == 1:
+        return found[0]
+    if qid is None or qid not in found:
+        wanted = "qid=... says which query to draw" if qid is None else f"there is no query {qid!r}"
+        raise InputError(f"{wanted}; the frames hold {len(found)}: {', '.join(map(repr, found[:5]))}")
+    return qid
+
+
+def _ranks(results: pd.DataFrame) -> dict[Any, int]:
+    """Rank of each docno, from 1; one that occurs twice counts where it is best."""
+    ordered = results.sort_values(["score", "docno"], ascending=False)["docno"]
+    return {docno: rank for rank, docno in enumerate(dict.fromkeys(ordered), start=1)}
+
+
+def _places(shown: set[Any], ranking: dict[Any, int], top: int) -> dict[Any, int]:
+    """Where each document is drawn: at its rank, or below the first ``top`` ones; last what is not ranked at all."""
+    below = sorted(docno for docno in shown if ranking.get(docno, top + 1) > top)
+    below.sort(key=lambda docno: ranking.get(docno, float("inf")))
+    places = {docno: ranking[docno] for docno in shown if ranking.get(docno, top + 1) <= top}
+    return {**places, **{docno: place for place, docno in enumerate(below, start=top + 1)}}
+
+
+def _per_query(results: pd.DataFrame, qrels: pd.DataFrame, measure: Any) -> dict[Any, float]:
+    run = results[["qid", "docno", "score"]].rename(columns={"qid": "query_id", "docno": "doc_id"})
+    judgments = qrels.rename(columns={"qid": "query_id", "docno": "doc_id", "label": "relevance"})
+    return {value.query_id: value.value for value in ir_measures.iter_calc([measure], judgments, run)}
+
+
+def _title(results: pd.DataFrame, qid: Any) -> str:
+    queries = results[results["qid"] == qid].get("query")
+    title = f"{qid}: {queries.iloc[0]}" if queries is not None and len(queries) else str(qid)
+    return textwrap.fill(title, _TITLE_CHARACTERS)  # matplotlib's own wrapping would read dollars as formulas
+
+
+def _short(docno: Any) -> str:
+    name = str(docno)
+    return name if len(name) <= _DOCNO_CHARACTERS else f"{name[: _DOCNO_CHARACTERS - 1]}…"
+
+
+def _new_axes(width: float, height: float) -> Axes:
+    try:
+        import matplotlib.pyplot as plt
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("matplotlib", extra="explain") from error
+    return plt.subplots(figsize=(width, height), layout="constrained")[1]
