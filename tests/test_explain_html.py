@@ -7,7 +7,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyterrier_bertcat.explain.explanations import Comparison, Explanation, Explanations
@@ -70,6 +70,7 @@ def test_markup_in_a_text_stays_text(number):
     assert page.blocks[:2] == [f"query {MARKUP}", MARKUP]
 
 
+@settings(deadline=None)
 @given(st.text(), st.text())
 def test_the_texts_are_shown_whole(query, text):
     query, text = (string.replace("\r", "").replace("\0", "") for string in (query, text))  # HTML has neither
