@@ -36,8 +36,10 @@ class RunStatistics:
     Example:
         >>> from pyterrier_bertcat import BertCatReRanker
         >>> bertcat = BertCatReRanker("mini", max_length=16, device="cpu", verbose=False)
-        >>> _ = bertcat.scorer.score(["copy a folder"] * 2, ["Copy a file.", "Copy a file. " * 10])
-        >>> bertcat.scorer.statistics.truncated_pairs, bertcat.scorer.statistics.tokens_lost
+        >>> texts = ["Copy a file.", "Copy a file. " * 10]
+        >>> _ = bertcat.scorer.score(["copy a folder"] * 2, texts)
+        >>> statistics = bertcat.scorer.statistics  # of frames: bertcat.stats
+        >>> statistics.truncated_pairs, statistics.tokens_lost
         (1, 30)
     """
 

@@ -23,6 +23,9 @@ html_show_copyright = False
 
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "pyterrier_directives"]
 default_role = "py:obj"  # `PairScorer` in a docstring is a link
+# A link to a public name of this package that leads nowhere is a warning. Other packages' names are not on this site.
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", r"(?!pyterrier_bertcat\.[A-Z]\w+).*")]
 add_module_names = False
 maximum_signature_line_length = 90
 toc_object_entries_show_parents = "hide"
@@ -34,7 +37,6 @@ autodoc_inherit_docstrings = False
 autodoc_typehints = "description"
 
 autodoc_typehints_description_target = "documented"
-napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 

@@ -50,7 +50,8 @@ class MarginMSE:
         >>> import torch
         >>> from pyterrier_bertcat import MarginMSE
         >>> scores, teacher = torch.tensor([[2.0, 1.0]]), torch.tensor([[5.0, 1.0]])
-        >>> MarginMSE()(scores, labels=torch.tensor([[1, 0]]), teacher=teacher)  # margins 1 and 4
+        >>> labels = torch.tensor([[1, 0]])
+        >>> MarginMSE()(scores, labels, teacher)  # the margins are 1 and 4
         tensor(9.)
     """
 
@@ -95,7 +96,8 @@ class Contrastive:
     Example:
         >>> import torch
         >>> from pyterrier_bertcat import Contrastive
-        >>> Contrastive()(torch.tensor([[2.0, 1.0]]), labels=torch.tensor([[1, 0]]), teacher=None)
+        >>> scores, labels = torch.tensor([[2.0, 1.0]]), torch.tensor([[1, 0]])
+        >>> Contrastive()(scores, labels, teacher=None)
         tensor(0.3133)
     """
 

@@ -47,7 +47,7 @@ class TrainingOptions:
 
     Example:
         >>> from pyterrier_bertcat import BertCatReRanker, TrainingOptions
-        >>> options = TrainingOptions(teacher=BertCatReRanker(), steps=10_000, output="my-bertcat")
+        >>> options = TrainingOptions(teacher=BertCatReRanker(), output="my-bertcat")
         >>> options.chosen_loss
         MarginMSE(pairs='positive')
         >>> BertCatReRanker("mini", training=options)  # then: pipeline.fit(topics, qrels)
