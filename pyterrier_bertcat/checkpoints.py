@@ -39,6 +39,12 @@ class Checkpoint:
         model: float32, on the CPU, in evaluation mode when it comes from `load_checkpoint`.
         tokenizer: A fast tokenizer.
         source: ``"mini"``, a hub name (``owner/model`` or ``owner/model@revision``), a folder, or ``"in memory"``.
+
+    Example:
+        >>> from pyterrier_bertcat import load_checkpoint
+        >>> checkpoint = load_checkpoint("mini")
+        >>> checkpoint.source, checkpoint.model.bert_model.config.num_hidden_layers, len(checkpoint.tokenizer)
+        ('mini', 6, 12000)
     """
 
     model: CrossEncoder
@@ -47,7 +53,7 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What decides the scores, as SHA-256 in hex: weights (as float32), vocabulary, and the rest of the config.
+        """SHA-256 in hex of what decides the scores, the weights (as float32), vocabulary and rest of the config.
 
         Computed at first use and then kept, so ask before casting or training the model in place.
         """
@@ -79,6 +85,11 @@ def load_checkpoint(name: str | Path, *, revision: str | None = None) -> Checkpo
     Raises:
         InputError: ``revision`` with something that is not on the hub.
         CheckpointError: Nothing there, or it is damaged or foreign; the message names the file, key or shape.
+
+    Example:
+        >>> from pyterrier_bertcat import load_checkpoint
+        >>> load_checkpoint("mini").model.max_positions
+        512
     """
     folder, source = _find(name, revision)
     config = _read_config(folder)
@@ -110,6 +121,14 @@ def save_checkpoint(checkpoint: Checkpoint, folder: str | Path, *, dtype: torch.
 
     Raises:
         CheckpointError: The folder can't be written.
+
+    Example:
+        >>> import torch
+        >>> from pyterrier_bertcat import load_checkpoint, save_checkpoint
+        >>> checkpoint = load_checkpoint("mini")
+        >>> folder = save_checkpoint(checkpoint, "copy-of-mini", dtype=torch.float16)
+        >>> load_checkpoint(folder).fingerprint == checkpoint.fingerprint
+        True
     """
     target = Path(folder)
     try:

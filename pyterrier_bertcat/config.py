@@ -51,6 +51,12 @@ class BertCatConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         encoder: The encoder's own configuration as a JSON object with its ``model_type``; None: look ``bert_model`` up.
         known_scores: Answers that these weights are known to give, as objects with ``query``, ``text`` and ``score``.
         **kwargs: Whatever every Hugging Face configuration takes.
+
+    Example:
+        >>> from pyterrier_bertcat import BertCatConfig
+        >>> config = BertCatConfig("bert-base-uncased")  # known by name: nothing is downloaded
+        >>> config.encoder_config.num_hidden_layers, config.hidden_size
+        (12, 768)
     """
 
     model_type = "BERT_Cat"

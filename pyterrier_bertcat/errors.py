@@ -13,23 +13,75 @@ from __future__ import annotations
 
 
 class BertCatError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose.
+
+    Example:
+        >>> from pyterrier_bertcat import BertCatError, BertCatReRanker
+        >>> try:
+        ...     BertCatReRanker("no/such/model").load()
+        ... except BertCatError as error:
+        ...     print(type(error).__name__)
+        CheckpointError
+    """
 
 
 class InputError(BertCatError, ValueError):
-    """A frame, option or text that can't be used; the message names what, how many and which."""
+    """A frame, option or text that can't be used; the message names what, how many and which.
+
+    Example:
+        >>> from pyterrier_bertcat import BertCatReRanker, InputError
+        >>> try:
+        ...     BertCatReRanker("mini", batch_size=0)
+        ... except InputError as error:
+        ...     print(error)
+        batch_size is a whole number of at least 1, got 0
+    """
 
 
 class CheckpointError(BertCatError, OSError):
-    """A checkpoint that is missing, damaged or of another kind; the message names the file, key or shape."""
+    """A checkpoint that is missing, damaged or of another kind; the message names the file, key or shape.
+
+    Example:
+        >>> from pyterrier_bertcat import CheckpointError, load_checkpoint
+        >>> try:
+        ...     load_checkpoint("no-such-folder/")
+        ... except CheckpointError as error:
+        ...     print(error)
+        expected a folder or a hub name like 'owner/model', got 'no-such-folder/': no such folder
+    """
 
 
 class ScoreError(BertCatError, ArithmeticError):
-    """The model gave a score that is not finite; the message names the pair."""
+    """The model gave a score that is not finite; the message names the pair.
+
+    Example:
+        >>> import torch
+        >>> from pyterrier_bertcat import BertCatReRanker, ScoreError, load_checkpoint
+        >>> diverged = load_checkpoint("mini")  # as after a training with too high a learning rate
+        >>> _ = torch.nn.init.constant_(diverged.model._classification_layer.bias, float("nan"))
+        >>> try:
+        ...     BertCatReRanker(diverged, device="cpu").scorer.score(["copy a folder"], ["Copy a file."])
+        ... except ScoreError as error:
+        ...     print(str(error).partition(";")[0])
+        the score of pair 0 is nan, not a number to rank by
+    """
 
 
 class PairTooLargeError(BertCatError, MemoryError):
-    """A single pair does not fit in the device's memory, so no smaller batch can help."""
+    """A single pair does not fit in the device's memory, so no smaller batch can help.
+
+    Example:
+        >>> from pyterrier_bertcat import BertCatReRanker, PairTooLargeError
+        >>> bertcat = BertCatReRanker("mini", device="cpu", verbose=False)
+        >>> def score(queries, texts):
+        ...     try:
+        ...         return bertcat.scorer.score(queries, texts)
+        ...     except PairTooLargeError:
+        ...         bertcat.max_length //= 2  # and so a new scorer
+        ...         return score(queries, texts)
+        >>> score(["copy a folder"], ["Copy a file."]).shape
+        (1,)
+    """
 
 
 class StoreError(BertCatError, OSError):
@@ -37,7 +89,20 @@ class StoreError(BertCatError, OSError):
 
 
 class TrainingDataError(BertCatError, ValueError):
-    """The topics, qrels or teacher scores leave nothing, or not enough, to train on."""
+    """The topics, qrels or teacher scores leave nothing, or not enough, to train on.
+
+    Example:
+        >>> import pandas as pd
+        >>> from pyterrier_bertcat import BertCatReRanker, TrainingDataError
+        >>> candidates = pd.DataFrame([["1", "copy a folder", "d1", "Copy a file."]])
+        >>> candidates.columns = ["qid", "query", "docno", "text"]
+        >>> qrels_of_others = pd.DataFrame({"qid": ["2"], "docno": ["d1"], "label": [1]})
+        >>> try:
+        ...     BertCatReRanker("mini", verbose=False).fit(candidates, qrels_of_others)
+        ... except TrainingDataError as error:
+        ...     print(str(error).partition(":")[0])
+        the qrels judge other queries
+    """
 
 
 class TruncationWarning(UserWarning):
@@ -45,7 +110,13 @@ class TruncationWarning(UserWarning):
 
 
 class MissingExtraError(BertCatError, ImportError):
-    """An optional dependency is not installed; the message says which extra brings it."""
+    """An optional dependency is not installed; the message says which extra brings it.
+
+    Example:
+        >>> from pyterrier_bertcat import MissingExtraError
+        >>> print(MissingExtraError("openvino", extra="openvino"))
+        'openvino' is needed for this and is not installed: pip install 'pyterrier-bertcat[openvino]'
+    """
 
     def __init__(self, package: str, *, extra: str) -> None:
         super().__init__(

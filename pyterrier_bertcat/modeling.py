@@ -163,6 +163,16 @@ class BertCatModel(FirstTokenEncoder, PreTrainedModel):  # type: ignore[no-untyp
 
     Made from the encoder's configuration, with random weights: `pyterrier_bertcat.checkpoints.load_checkpoint` reads
     trained ones, and `from_encoder` starts from a trained encoder.
+
+    Example:
+        >>> import torch
+        >>> from transformers import DistilBertConfig
+        >>> from pyterrier_bertcat import BertCatConfig, BertCatModel
+        >>> encoder = DistilBertConfig(dim=32, hidden_dim=64, n_layers=2, n_heads=4)
+        >>> model = BertCatModel(BertCatConfig.from_encoder_config(encoder)).eval()
+        >>> ids = torch.tensor([[101, 7592, 102, 2088, 102], [101, 7592, 102, 102, 0]])
+        >>> model(ids, attention_mask=(ids > 0).long()).shape
+        torch.Size([2])
     """
 
     config_class = BertCatConfig

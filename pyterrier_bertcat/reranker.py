@@ -62,6 +62,23 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
 
     Source: Hofstätter et al. 2020, "Improving Efficient Neural Ranking Models with Cross-Architecture Knowledge
     Distillation", arXiv 2010.02666.
+
+    Example:
+        >>> import pandas as pd
+        >>> from pyterrier_bertcat import BertCatReRanker
+        >>> candidates = pd.DataFrame(
+        ...     {
+        ...         "qid": ["1", "1"],
+        ...         "query": ["how do I copy a folder", "how do I copy a folder"],
+        ...         "docno": ["rmtree", "copytree"],
+        ...         "text": ["Delete a directory tree.", "Copy a directory tree."],
+        ...     }
+        ... )
+        >>> bertcat = BertCatReRanker("mini", device="cpu", verbose=False)
+        >>> bertcat(candidates)[["qid", "docno", "score", "rank"]].round(1)
+          qid     docno  score  rank
+        0   1  copytree    4.4     0
+        1   1    rmtree    1.8     1
     """
 
     _not_identity = frozenset({"store", "training", "verbose"})
@@ -280,7 +297,7 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """Model and tokenizer, loaded at the first use: float32, on the CPU, in evaluation mode."""
+        """Model and tokenizer, loaded at the first use; float32, on the CPU, in evaluation mode."""
         from pyterrier_bertcat.sources import checkpoint_from
 
         with self._lock:

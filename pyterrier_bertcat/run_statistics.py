@@ -33,6 +33,15 @@ class RunStatistics:
         dtype: Precision of the encoder.
         batch_tokens: The most tokens per batch, at the end.
         back_offs: How often a batch did not fit in memory and was made smaller.
+
+    Example:
+        >>> from pyterrier_bertcat import BertCatReRanker
+        >>> bertcat = BertCatReRanker("mini", max_length=16, device="cpu", verbose=False)
+        >>> texts = ["Copy a file.", "Copy a file. " * 10]
+        >>> _ = bertcat.scorer.score(["copy a folder"] * 2, texts)
+        >>> statistics = bertcat.scorer.statistics  # of frames: bertcat.stats
+        >>> statistics.truncated_pairs, statistics.tokens_lost
+        (1, 30)
     """
 
     pairs: int = 0

@@ -57,6 +57,13 @@ class PairScorer:
     Attributes:
         verbose: Whether calls that take longer than a second show a progress bar.
         statistics: Of the last call that ended; None before the first one.
+
+    Example:
+        >>> from pyterrier_bertcat import PairScorer, load_checkpoint
+        >>> scorer = PairScorer(load_checkpoint("mini"), device="cpu", verbose=False)
+        >>> texts = ["Delete a directory tree.", "Copy a directory tree."]
+        >>> scorer.score(["how do I copy a folder"] * 2, texts).round(1)
+        array([1.8, 4.4], dtype=float32)
     """
 
     def __init__(

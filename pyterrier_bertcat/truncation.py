@@ -24,6 +24,14 @@ class Truncation:
             long, as the tokenizer itself does. ``"only_text"``: the query stays whole, unless it alone is too long.
             ``"paper"``: what the authors trained on: queries of 30 tokens, texts of 200, 230 in all with the special
             tokens, the longest first (Hofstätter et al. 2020, section 4.2).
+
+    Example:
+        >>> import numpy as np
+        >>> from pyterrier_bertcat import Truncation
+        >>> tokens_of_queries, tokens_of_texts = np.array([5, 40]), np.array([300, 300])
+        >>> Truncation(strategy="paper").kept(tokens_of_queries, tokens_of_texts, special=3)
+        array([[  5,  30],
+               [200, 197]])
     """
 
     max_length: int = 512

@@ -45,6 +45,14 @@ class MarginMSE:
         pairs: ``"positive"`` compares the relevant passage with each other one, as in the paper. ``"all"`` compares
             every two candidates, needs no relevant one, and equals the squared error of mean-centred scores up to a
             constant factor.
+
+    Example:
+        >>> import torch
+        >>> from pyterrier_bertcat import MarginMSE
+        >>> scores, teacher = torch.tensor([[2.0, 1.0]]), torch.tensor([[5.0, 1.0]])
+        >>> labels = torch.tensor([[1, 0]])
+        >>> MarginMSE()(scores, labels, teacher)  # the margins are 1 and 4
+        tensor(9.)
     """
 
     pairs: Literal["positive", "all"] = "positive"
@@ -84,6 +92,13 @@ class Contrastive:
 
     Args:
         temperature: Scores are divided by it first; > 0.
+
+    Example:
+        >>> import torch
+        >>> from pyterrier_bertcat import Contrastive
+        >>> scores, labels = torch.tensor([[2.0, 1.0]]), torch.tensor([[1, 0]])
+        >>> Contrastive()(scores, labels, teacher=None)
+        tensor(0.3133)
     """
 
     temperature: float = 1.0
@@ -112,6 +127,7 @@ class CombinedLoss:
         weights: One number per part.
 
     Example:
+        >>> from pyterrier_bertcat import CombinedLoss, Contrastive, MarginMSE
         >>> loss = CombinedLoss((MarginMSE(pairs="all"), Contrastive()), weights=(1.0, 0.2))
         >>> loss.needs_teacher, loss.needs_positive
         (True, False)

@@ -44,6 +44,14 @@ class TrainingOptions:
 
     Raises:
         InputError: for a value outside its range.
+
+    Example:
+        >>> from pyterrier_bertcat import BertCatReRanker, TrainingOptions
+        >>> options = TrainingOptions(teacher=BertCatReRanker(), output="my-bertcat")
+        >>> options.chosen_loss
+        MarginMSE(pairs='positive')
+        >>> BertCatReRanker("mini", training=options)  # then: pipeline.fit(topics, qrels)
+        BertCatReRanker('mini')
     """
 
     loss: Loss | None = None

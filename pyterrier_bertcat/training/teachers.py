@@ -20,13 +20,20 @@ Scores: TypeAlias = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class TeacherFile:
-    """Teacher scores in the authors' published form, read as a stream.
+    r"""Teacher scores in the authors' published form, read as a stream.
 
     Tab-separated lines ``pos_score neg_score query_id pos_passage_id neg_passage_id``, plain or gzip. Only the pairs
     that the training frame holds are kept in memory, and only they are trained on.
 
     Args:
         path: The file.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from pyterrier_bertcat import TeacherFile
+        >>> _ = Path("teacher.tsv").write_text("9.5\t-2.0\tq1\td7\td3\n")
+        >>> TeacherFile("teacher.tsv").scores(["q1", "q1", "q1"], ["d3", "d7", "d9"]).tolist()
+        [-2.0, 9.5, nan]
     """
 
     path: str | Path
