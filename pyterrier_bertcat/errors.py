@@ -85,7 +85,18 @@ class PairTooLargeError(BertCatError, MemoryError):
 
 
 class StoreError(BertCatError, OSError):
-    """A score store can't be read or written; the message names the file, what is wrong and how to go on."""
+    """A score store can't be read or written; the message names the file, what is wrong and how to go on.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from pyterrier_bertcat import ScoreStore, StoreError
+        >>> _ = Path("notes.txt").write_text("no store")
+        >>> try:
+        ...     ScoreStore("other.scores").merge("notes.txt")
+        ... except StoreError as error:
+        ...     print("not merged")
+        not merged
+    """
 
 
 class TrainingDataError(BertCatError, ValueError):
@@ -106,7 +117,13 @@ class TrainingDataError(BertCatError, ValueError):
 
 
 class TruncationWarning(UserWarning):
-    """More than a hundredth of a run's pairs were cut."""
+    """More than a hundredth of a run's pairs were cut.
+
+    Example:
+        >>> import warnings
+        >>> from pyterrier_bertcat import TruncationWarning
+        >>> warnings.simplefilter("ignore", TruncationWarning)  # where it is meant
+    """
 
 
 class MissingExtraError(BertCatError, ImportError):

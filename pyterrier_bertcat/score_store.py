@@ -39,6 +39,17 @@ class ScoreStore(IdentifiedByOptions, pt.Artifact):  # type: ignore[misc]
 
     Nothing is read before the first use and nothing is made before the first write. Stores are equal when their paths
     are, and pickle as their path. Share one with ``store.to_hf(...)`` and ``ScoreStore.from_hf(...)``.
+
+    Example:
+        >>> import pandas as pd
+        >>> from pyterrier_bertcat import BertCatReRanker, ScoreStore
+        >>> store = ScoreStore("pydoc.scores")
+        >>> bertcat = BertCatReRanker("mini", store=store, device="cpu", verbose=False)
+        >>> candidates = pd.DataFrame([["1", "copy a folder", "d1", "Copy a directory tree."]])
+        >>> candidates.columns = ["qid", "query", "docno", "text"]
+        >>> _ = bertcat(candidates)
+        >>> len(store)
+        1
     """
 
     ARTIFACT_TYPE = "score_store"
