@@ -169,11 +169,11 @@ def _coloured(string: str, part: Part, words: Sequence[Word], scale: float) -> s
 def _marked(text: str, effect: float, share: float) -> str:
     """A word in its colour; ``share`` is how much of it, 0 to 1."""
     kind = ("up" if effect > 0 else "down") + (" strong" if share >= _UNDERLINED_FROM else "")
-    style = f'class="{kind}" style="--share:{share:.2f}"' if share >= _COLOURED_FROM else ""
-    return f'<span title="{_number(effect, "+")}" {style}>{escape(text)}</span>'
+    style = f' class="{kind}" style="--share:{share:.2f}"' if share >= _COLOURED_FROM else ""
+    return f'<span title="{_number(effect, "+")}"{style}>{escape(text)}</span>'
 
 
 def _number(value: float, sign: str = "") -> str:
     """Two decimals, with a minus as long as a plus."""
-    text = f"{value:{sign}.2f}"
-    return text.replace("-", "\N{MINUS SIGN}")
+    rounded = round(value, 2) + 0.0  # no minus before a zero
+    return f"{rounded:{sign}.2f}".replace("-", "\N{MINUS SIGN}")
