@@ -36,7 +36,7 @@ MOST_GROWTH = 0.05
 MOST_DRIFT = 5e-5
 REFERENCE_EVERY = 10
 NEW_STORE_EVERY = 100
-WORDS = "what is the re-ranking of passages 'quoted' naïve Ünïcode 中文字 🤗 e-mail 3.14 don't zzqxj library it".split()
+TEXT = "what is the re-ranking of passages 'quoted' naïve Ünïcode 中文字 🤗 e-mail 3.14 don't zzqxj library it"
 ODD_TEXTS = ["", " ", "\t\n\u3000", "🤗" * 40, "[SEP] [CLS] [MASK]", "\x00\x07", "\u202eabc\u200b", "a" * 3000]
 
 
@@ -121,7 +121,7 @@ class Soak:
         if choose.random() < 0.2:
             return choose.choice(ODD_TEXTS)
         longest = 3000 if choose.random() < 0.01 else 60
-        return " ".join(choose.choices(WORDS, k=choose.randrange(longest)))
+        return " ".join(choose.choices(TEXT.split(), k=choose.randrange(longest)))
 
 
 def main() -> None:
