@@ -1,4 +1,4 @@
-"""Memory at its peak during a call, as Linux counts it."""
+"""Memory of this process, as Linux counts it: now, and at its peak during a call."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ def with_peak_memory(run: Callable[[], Result]) -> tuple[Result, float]:
         return run(), float("nan")
     result = run()
     return result, (_kilobytes(status, "VmHWM") - before) / 1e3
+
+
+def resident_mb() -> float:
+    """The memory that this process has now, in MB."""
+    return _kilobytes(Path("/proc/self/status"), "VmRSS") / 1e3
 
 
 def _kilobytes(status: Path, name: str) -> int:

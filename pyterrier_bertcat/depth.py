@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.frames import best_first
+from pyterrier_bertcat.frames import best_first, refuse_repeated_columns, refuse_rows, unusable_qids
 
 
 def first_rows(inp: pd.DataFrame, depth: int) -> NDArray[np.bool_]:
@@ -20,8 +20,11 @@ def first_rows(inp: pd.DataFrame, depth: int) -> NDArray[np.bool_]:
         depth: how many.
 
     Raises:
-        InputError: a score is missing.
+        InputError: a ``score`` is missing or not a number, or a ``qid`` is missing or can't be compared.
     """
+    refuse_repeated_columns(inp, ("qid", "docno", "score"))
+    wrong = {"qid": unusable_qids(inp["qid"]), "score": np.flatnonzero(np.isnan(_numbers(inp["score"])))}
+    refuse_rows(inp, wrong, remedy="With depth=, the rows' own scores say which of a query are the first")
     order, _, place = _places(inp)
     first = np.empty(len(inp), dtype=np.bool_)
     first[order] = place < depth
@@ -54,14 +57,17 @@ def with_rest_below(inp: pd.DataFrame, first: NDArray[np.bool_], scores: NDArray
 
 def _places(inp: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Rows from best to worst of each query, the number of each one's query, and its place there, from 0 on."""
-    scores: NDArray[Any] = inp["score"].to_numpy(dtype=np.float64, na_value=np.nan)
-    missing = np.flatnonzero(np.isnan(scores))
-    if len(missing):
-        docnos = inp["docno"].iloc[missing[:3]].tolist()
-        raise InputError(
-            f"with depth=, the rows' own scores say which are the first: {len(missing)} are missing, docnos {docnos}"
-        )
-    order, queries = best_first(inp, scores)
+    order, queries = best_first(inp, _numbers(inp["score"]))
     counts = np.bincount(queries)
     place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
     return order, queries, place
+
+
+def _numbers(column: pd.Series[Any]) -> NDArray[np.float64]:
+    """float64 (n,), NaN for what is no number."""
+    numbers: NDArray[np.float64]
+    try:
+        numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError):  # which does not say of which row
+        numbers = np.array([float(value) if isinstance(value, Real) else np.nan for value in column], dtype=np.float64)
+    return numbers

@@ -7,19 +7,24 @@ never changed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 import pyterrier as pt
+from numpy.typing import NDArray
 
 from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.surrogates import lone_surrogate
 
 MissingText = Literal["raise", "empty"]
 MISSING_TEXT_CHOICES: tuple[str, ...] = get_args(MissingText)
 OUTPUT_COLUMNS = ("score", "rank")
+Rows = NDArray[np.int64]
+
 _ROWS_NAMED = 3
+_EXPECTED = {"qid": "values", "score": "numbers"}
 
 
 def query_text_pairs(
@@ -37,33 +42,58 @@ def query_text_pairs(
         The queries and the texts, two lists of ``len(inp)`` strings in the order of the rows. Empty strings are legal.
 
     Raises:
-        InputError: a column that occurs twice, a missing ``qid``, or a query or text that is not a string. One error
-            for the whole frame, with each column, the count and the first few rows.
+        InputError: a column that occurs twice, a ``qid`` that is missing or can't be compared, or a query or text that
+            is not a string of Unicode. One error for the whole frame, with each column, the count and the first few
+            rows.
     """
-    for column in ("qid", "docno", "query", text_field):
+    refuse_repeated_columns(inp, ("qid", "docno", "query", text_field))
+    queries, texts = (_values(inp[column]) for column in ("query", text_field))
+    if missing_text == "empty":
+        texts = np.where(pd.isna(texts), "", texts)
+    wrong = {"qid": unusable_qids(inp["qid"]), "query": _not_strings(queries), text_field: _not_strings(texts)}
+    remedy = "Give every row a qid, a query string and a text string, or drop these rows"
+    if missing_text == "raise":
+        remedy += "; missing_text='empty' scores a missing text as an empty one"
+    refuse_rows(inp, wrong, remedy=remedy)
+    return queries.tolist(), texts.tolist()
+
+
+def refuse_repeated_columns(inp: pd.DataFrame, columns: Iterable[str]) -> None:
+    """Makes sure that these columns occur once.
+
+    Raises:
+        InputError: One occurs more often.
+    """
+    for column in columns:
         copies = list(inp.columns).count(column)
         if copies > 1:
             raise InputError(
                 f"the frame has {copies} columns called {column!r}, expected one: rename or drop the others"
             )
-    queries, texts = (_values(inp[column]) for column in ("query", text_field))
-    if missing_text == "empty":
-        texts = np.where(pd.isna(texts), "", texts)
-    problems = [
-        problem
-        for problem in (
-            _problem(inp, "qid", np.flatnonzero(inp["qid"].isna().to_numpy())),
-            _problem(inp, "query", _not_strings(queries)),
-            _problem(inp, text_field, _not_strings(texts)),
-        )
-        if problem
-    ]
+
+
+def unusable_qids(qids: pd.Series[Any]) -> Rows:
+    """The rows whose qid is missing, or is something that can't be compared, such as a list."""
+    unusable = qids.isna().to_numpy(dtype=np.bool_)
+    if qids.dtype == object and pd.api.types.infer_dtype(qids) != "string":
+        unusable = unusable | np.array([not _is_hashable(qid) for qid in qids], dtype=np.bool_)
+    return np.flatnonzero(unusable)
+
+
+def refuse_rows(inp: pd.DataFrame, wrong: Mapping[str, Rows], *, remedy: str) -> None:
+    """Makes sure that no row is wrong.
+
+    Args:
+        inp: a result frame.
+        wrong: for each column, the rows whose value there can't be used.
+        remedy: what to do about it, as the message's last sentence.
+
+    Raises:
+        InputError: there are such rows. It names each column, their count, what they hold, and the first few.
+    """
+    problems = [_problem(inp, column, rows) for column, rows in wrong.items() if len(rows)]
     if problems:
-        remedy = "Give every row a qid, a query string and a text string, or drop these rows"
-        if missing_text == "raise":
-            remedy += "; missing_text='empty' scores a missing text as an empty one"
         raise InputError(f"can't score this frame of {len(inp)} rows: {'; '.join(problems)}. {remedy}.")
-    return queries.tolist(), texts.tolist()
 
 
 def with_strings(inp: pd.DataFrame, *, text_field: str, missing_text: MissingText = "raise") -> pd.DataFrame:
@@ -142,24 +172,40 @@ def _values(column: pd.Series[Any]) -> np.ndarray[Any, Any]:
     return column.to_numpy(dtype=object)
 
 
-def _not_strings(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _not_strings(values: np.ndarray[Any, Any]) -> Rows:
     if pd.api.types.infer_dtype(values, skipna=False) == "string":  # a quick pass over all, in C
-        return np.empty(0, dtype=np.int64)
-    return np.flatnonzero([not isinstance(value, str) for value in values])
+        unusable = [lone_surrogate(value) is not None for value in values]
+    else:
+        unusable = [not isinstance(value, str) or lone_surrogate(value) is not None for value in values]
+    return np.flatnonzero(unusable)
 
 
-def _problem(inp: pd.DataFrame, column: str, rows: np.ndarray[Any, Any]) -> str:
-    """Say what is wrong in a column, or nothing where no row is."""
-    if not len(rows):
-        return ""
+def _is_hashable(value: object) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _problem(inp: pd.DataFrame, column: str, rows: Rows) -> str:
+    """Say what is wrong in a column in some rows."""
     values = _values(inp[column])[rows]
     kinds = Counter(
-        "missing" if missing else type(value).__name__ for value, missing in zip(values, pd.isna(values), strict=True)
+        "missing" if missing else _kind(value) for value, missing in zip(values, pd.isna(values), strict=True)
     )
     kinds_text = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     first = inp[["docno", "qid"]].iloc[rows[:_ROWS_NAMED]]
     pairs = zip(_values(first["docno"]), _values(first["qid"]), strict=True)
     named = [f"docno {docno!r} of qid {qid!r}" for docno, qid in pairs]
     more = ", …" if len(rows) > _ROWS_NAMED else ""
-    expected = "values" if column == "qid" else "strings"
+    expected = _EXPECTED.get(column, "strings")
     return f"in column {column!r} {len(rows)} of them are not {expected} ({kinds_text}): {', '.join(named)}{more}"
+
+
+def _kind(value: object) -> str:
+    return (
+        "with a lone surrogate"
+        if isinstance(value, str) and lone_surrogate(value) is not None
+        else type(value).__name__
+    )

@@ -28,6 +28,7 @@ from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.pair_batches import EncodedPairs
 from pyterrier_bertcat.pair_layout import Int32Array, Int64Array, PairLayout
 from pyterrier_bertcat.passages import Passages, Windows
+from pyterrier_bertcat.surrogates import lone_surrogate
 from pyterrier_bertcat.truncation import Truncation
 
 if TYPE_CHECKING:
@@ -116,9 +117,9 @@ class PairTokenizer:
             pairs[side] = [number.setdefault(value, len(number)) for value in values]
         try:
             tokens, stored, full = self._tokenise(list(number))
-        except (TypeError, UnicodeError) as error:
-            _refuse_surrogates(queries, "queries", error)
-            _refuse_surrogates(texts, "texts", error)
+        except (TypeError, UnicodeError):
+            refuse_surrogates(queries, "queries")
+            refuse_surrogates(texts, "texts")
             raise
         starts = (np.cumsum(stored) - stored)[pairs]
         full, stored = full[pairs], stored[pairs]  # (2, n)
@@ -294,12 +295,16 @@ def _strings(values: Sequence[str], name: str) -> list[str]:
     return strings
 
 
-def _refuse_surrogates(strings: list[str], name: str, cause: Exception) -> None:
+def refuse_surrogates(strings: Sequence[str], name: str) -> None:
+    """Makes sure that strings are valid Unicode.
+
+    Raises:
+        InputError: One has a lone surrogate; named by position.
+    """
     for position, text in enumerate(strings):
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
+        character = lone_surrogate(text)
+        if character is not None:
             raise InputError(
-                f"{name}[{position}] has the lone surrogate {text[error.start]!r} at character {error.start} and so is "
-                f"not valid Unicode: {text[:40]!r}; repair it with text.encode(errors='replace').decode()"
-            ) from cause
+                f"{name}[{position}] has the lone surrogate {text[character]!r} at character {character} and so is not "
+                f"valid Unicode: {text[:40]!r}; repair it with text.encode(errors='replace').decode()"
+            )

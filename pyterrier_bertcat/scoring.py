@@ -23,7 +23,7 @@ from pyterrier_bertcat.devices import is_out_of_memory
 from pyterrier_bertcat.errors import InputError, PairTooLargeError, ScoreError
 from pyterrier_bertcat.look_ahead import look_ahead
 from pyterrier_bertcat.pair_batches import EncodedPairs, PairBatch
-from pyterrier_bertcat.pairs import PairTokenizer, checked_pairs, distinct_pairs
+from pyterrier_bertcat.pairs import PairTokenizer, checked_pairs, distinct_pairs, refuse_surrogates
 from pyterrier_bertcat.row_scores import RowScores, ScoredPairs
 from pyterrier_bertcat.run_statistics import RunStatistics
 from pyterrier_bertcat.truncation import Truncation
@@ -150,7 +150,8 @@ class PairScorer:
             float32 (n,), in the order of the input: raw relevance logits, higher is more relevant, not probabilities.
 
         Raises:
-            InputError: A value that is not a string, named by position and type; or unequal numbers of them.
+            InputError: A value that is not a string, or a string that has no UTF-8 form (a lone surrogate), named by
+                position; or unequal numbers of them.
             ScoreError: The model gave a score that is not finite; the message names the pair.
             PairTooLargeError: One pair alone does not fit in memory.
         """
@@ -172,6 +173,8 @@ class PairScorer:
         """
         began = time.perf_counter()
         queries, texts = checked_pairs(queries, texts)
+        refuse_surrogates(queries, "queries")  # now, and not when their turn comes
+        refuse_surrogates(texts, "texts")
         first, place, count = distinct_pairs(queries, texts)
         run = RunStatistics(pairs=len(place), distinct_pairs=len(first))
         scores = np.empty(len(first), dtype=np.float32)

@@ -64,6 +64,6 @@ def test_an_empty_frame_stays_empty(bertcat):
 def test_the_rows_own_scores_are_needed(bertcat):
     with pytest.raises(pt.validate.InputValidationError, match="score"):
         bertcat(frame([("q", 1.0)]).drop(columns="score"))
-    with pytest.raises(InputError, match="1 are missing"):
+    with pytest.raises(InputError, match=r"1 of them are not numbers \(1 missing\)"):
         bertcat(frame([("q", 1.0), ("q", np.nan)]))
     assert "score" in pt.inspect.transformer_inputs(bertcat)[0]
