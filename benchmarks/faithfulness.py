@@ -99,7 +99,7 @@ def plot(means: dict[str, np.ndarray], path: Path) -> None:
         axes.plot(REMOVED, mean, style, label=name)
     axes.set(xlabel="words removed from the text", ylabel="mean loss of score", xticks=REMOVED)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     figure.savefig(path)
 
 
