@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -17,6 +18,7 @@ from pyterrier_bertcat.checkpoints import Checkpoint
 from pyterrier_bertcat.config import BertCatConfig
 from pyterrier_bertcat.modeling import BertCatModel
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
 hypothesis.settings.register_profile("shared machine", deadline=None)  # which stalls now and then
 hypothesis.settings.load_profile("shared machine")
 torch.set_num_threads(1)  # tiny models: threads cost more than they bring

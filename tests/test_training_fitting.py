@@ -249,7 +249,7 @@ def test_validation_qrels_of_other_queries_are_refused_before_anything_is_traine
 
 def test_a_validation_pair_that_comes_twice_counts_once(start):
     twice = tuple(pd.concat([frame, frame]) for frame in HELD_OUT)
-    once, repeated = (Validation(*frames, "RR@10", "text", start, 512) for frames in (HELD_OUT, twice))
+    once, repeated = (Validation(*frames, "RR@10", "text", start, Truncation()) for frames in (HELD_OUT, twice))
     assert once.evaluate(start.model) == repeated.evaluate(start.model)
 
 
