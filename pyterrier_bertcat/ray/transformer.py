@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +20,21 @@ from pyterrier_bertcat.reranker import BertCatReRanker
 
 _START_TIMEOUT_S = 300.0
 _PARTS_PER_ACTOR = 4  # so that an actor with short texts takes more of them
+
+
+@dataclass(frozen=True)
+class _Running:
+    """Actors that have started.
+
+    Attributes:
+        reranker: What they score as: a copy, which stays the same when the user's is trained or set otherwise.
+        sent: Ray's reference to what they were made from. An actor that is started again needs it to be there still.
+        actors: Handles; actors end when theirs are deleted.
+    """
+
+    reranker: BertCatReRanker
+    sent: Any
+    actors: list[Any]
 
 
 class RayReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
@@ -40,7 +56,7 @@ class RayReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
 
     schematic: ClassVar[dict[str, str]] = {"label": "BERT_Cat on Ray", "help_url": "https://arxiv.org/abs/2010.02666"}
 
-    _running: tuple[BertCatReRanker, list[Any]] | None  # the re-ranker as it was, and the actors that have it
+    _running: _Running | None
 
     def __init__(
         self,
@@ -99,7 +115,7 @@ class RayReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
         if running is not None:
             import ray
 
-            for actor in running[1]:
+            for actor in running.actors:
                 ray.kill(actor)
 
     def subtransformers(self) -> dict[str, pt.Transformer]:
@@ -114,18 +130,18 @@ class RayReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
 
     def _actors(self) -> list[Any]:
         """The actors, started if there are none for the re-ranker as it is now."""
-        if self._running is not None and self._running[0] != self.reranker:
+        if self._running is not None and self._running.reranker != self.reranker:
             self.close()
         if self._running is None:
-            self._running = copy.copy(self.reranker), self._started()
-        return self._running[1]
+            self._running = self._start()
+        return self._running.actors
 
-    def _started(self) -> list[Any]:
+    def _start(self) -> _Running:
         ray = connected()
         each, concurrency = self._actor_options().on(ray)
-        reranker = ray.put(with_weights(self.reranker))
+        sent = ray.put(with_weights(self.reranker))
         actor_class = ray.remote(max_restarts=-1, max_task_retries=-1, **each)(_FrameReRanker)
-        actors = [actor_class.remote(reranker) for _ in range(concurrency)]
+        actors = [actor_class.remote(sent) for _ in range(concurrency)]
         loading = [actor.load.remote() for actor in actors]
         ready, _ = ray.wait(loading, num_returns=len(loading), timeout=_START_TIMEOUT_S)
         if len(ready) < len(actors):
@@ -136,7 +152,7 @@ class RayReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
                 f"GPUs or CPUs (each takes {each}): lower concurrency, or close() what else uses them"
             )
         ray.get(loading)
-        return actors
+        return _Running(copy.copy(self.reranker), sent, actors)
 
 
 class _FrameReRanker:
