@@ -193,14 +193,15 @@ def begin_or_resume(output: Store, plan: Plan, settings: dict[str, str]) -> list
     Raises:
         InputError: The folder belongs to a job with other settings or other input, or is no job's.
     """
-    job = {"settings": {**settings, "input": plan.digest}, "rows": plan.rows, "shards": len(plan.shards)}
+    settings = {**settings, "input": plan.digest}
     output.filesystem.create_dir(output.path, recursive=True)
     names = output.names()
     if has_begun(output):
-        _check_same(output, read_job(output)["settings"], job["settings"])
+        _check_same(output, read_job(output)["settings"], settings)
     elif output.parquet_files():
         raise InputError(f"{output.location} has Parquet files and no {_JOB_FILE}: give a folder of its own as output")
     else:
+        job = {"settings": settings, "rows": plan.rows, "shards": len(plan.shards)}
         output.write(_JOB_FILE, json.dumps(job, indent=2).encode())
     for name in names:
         if name.startswith(_UNFINISHED):  # of a job that was killed

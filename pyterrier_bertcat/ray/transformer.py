@@ -95,7 +95,7 @@ class RayReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
             InputError: Also: not all actors could be started in 5 minutes.
         """
         reranker = self.reranker
-        nothing = reranker.transform(inp.iloc[:0])  # refuses missing columns
+        nothing: pd.DataFrame = reranker.transform(inp.iloc[:0])  # refuses missing columns
         if inp.empty:
             return nothing
         query_text_pairs(inp, text_field=reranker.text_field, missing_text=reranker.missing_text)
@@ -105,9 +105,10 @@ class RayReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
         parts = [inp.iloc[rows] for rows in _whole_queries(inp["qid"], parts=_PARTS_PER_ACTOR * len(actors))]
         done = ActorPool(actors).map(lambda actor, part: actor.rerank.remote(part), parts)
         try:
-            return pd.concat(list(done), ignore_index=True)
+            result: pd.DataFrame = pd.concat(list(done), ignore_index=True)
         except BertCatError as error:  # an actor's, which Ray has made one of its own too, with a long message
             raise getattr(error, "cause", error) from error
+        return result
 
     def close(self) -> None:
         """Stops the actors, so that others can use their GPUs and cores; the next frame starts new ones."""
