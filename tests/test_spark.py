@@ -38,12 +38,12 @@ def test_the_recipe_gives_each_row_the_score_of_the_re_ranker(tmp_path, monkeypa
     for part in range(2):
         frame.iloc[part::2].to_parquet(tmp_path / "pairs" / f"{part}.parquet")
 
+    monkeypatch.chdir(tmp_path)  # before Java starts, which does not follow
     from pyspark.sql import SparkSession
 
     settings = {"spark.ui.enabled": "false", "spark.driver.host": "127.0.0.1"}
     spark = SparkSession.builder.master("local[2]").config(map=settings).getOrCreate()
     try:
-        monkeypatch.chdir(tmp_path)
         exec(compile(recipe(), "cluster.rst", "exec"), {"spark": spark})
     finally:
         spark.stop()
