@@ -1,9 +1,9 @@
 """What Ray costs beside the scoring, on this machine's two cores.
 
-    python benchmarks/cluster.py [--pairs 2000 20000] [--rounds 1]
+    python benchmarks/cluster.py [--pairs 2000 20000] [--threads 1 2] [--rounds 1]
 
-- Pairs of ``mini`` in bfloat16, texts of 60 words, no text twice, scored by `PairScorer` in one process with two
-  threads; by a job of one actor with two; by a job of two actors with one each: by turns.
+- Pairs of ``mini`` in bfloat16, texts of 60 words, no text twice, scored by `PairScorer` in one process with so many
+  threads; by a job of one actor with one thread; by a job of two actors with one each: by turns.
 - A job of a single pair: what starting actors takes.
 - 200 pairs in a single shard and in 200: what each shard takes; and a second call, which finds nothing to do.
 
@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,25 +52,41 @@ def pairs_frame(count: int) -> pd.DataFrame:
     )
 
 
-def core_seconds() -> float:
-    """For how long this process, all below it, and those that have ended, have computed so far."""
-    own = psutil.Process()
-    total = 0.0
-    for process in (own, *own.children(recursive=True)):
-        with contextlib.suppress(psutil.Error):  # it has just ended: its parent has its time
-            times = process.cpu_times()
-            total += times.user + times.system + times.children_user + times.children_system
-    return total
+class CoreSeconds:
+    """For how long this process and all below it have computed; asked often, because those that end take it along."""
+
+    def __init__(self) -> None:
+        self.of_process: dict[int, float] = {}
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def total(self) -> float:
+        """Up to now."""
+        self._look()
+        return sum(self.of_process.values())
+
+    def _watch(self) -> None:
+        while True:
+            self._look()
+            time.sleep(0.5)
+
+    def _look(self) -> None:
+        own = psutil.Process()
+        for process in (own, *own.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                times = process.cpu_times()
+                self.of_process[process.pid] = times.user + times.system
+
+
+CORE_SECONDS = CoreSeconds()
 
 
 @contextlib.contextmanager
 def reported(what: str, pairs: int) -> Iterator[None]:
     """Measures the block, and prints."""
-    cores, began = core_seconds(), time.perf_counter()
+    cores, began = CORE_SECONDS.total(), time.perf_counter()
     yield
     seconds = time.perf_counter() - began
-    time.sleep(2)  # until a job's actors have ended
-    cores = core_seconds() - cores
+    cores = CORE_SECONDS.total() - cores
     print(
         f"{what:<36}{pairs:>6} pairs{seconds:>8.2f} s{cores:>8.2f} core-s{pairs / cores:>8.1f} pairs/core-s   "
         f"load {os.getloadavg()[0]:.1f}",
@@ -91,23 +108,25 @@ def main() -> None:
     """Measures, and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, nargs="+", default=[2000, 20000])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=1)
     arguments = parser.parse_args()
     with reported("ray.init", 0):
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000)
-    print(f"{torch.get_num_threads()} threads in this process")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for count in arguments.pairs * arguments.rounds:
             frame = pairs_frame(count)
             shard_rows = -(-count // SHARDS)
-            with reported("PairScorer, loaded and 1 pair", 1):
-                scorer = PairScorer(load_checkpoint("mini"), device="cpu", dtype="bfloat16", verbose=False)
-                scorer.score(frame["query"][:1], frame["text"][:1])
-            with reported("PairScorer, 1 process of 2 threads", count):
-                scorer.score(frame["query"], frame["text"])
-            job(frame, folder, "Ray, 1 actor of 2 threads", num_cpus=2, concurrency=1, shard_rows=shard_rows)
-            job(frame, folder, "Ray, 2 actors of 1 thread", num_cpus=1, concurrency=2, shard_rows=shard_rows)
+            for threads in arguments.threads:
+                torch.set_num_threads(threads)
+                with reported("PairScorer, loaded and 1 pair", 1):
+                    scorer = PairScorer(load_checkpoint("mini"), device="cpu", dtype="bfloat16", verbose=False)
+                    scorer.score(frame["query"][:1], frame["text"][:1])
+                with reported(f"PairScorer, {threads} thread(s)", count):
+                    scorer.score(frame["query"], frame["text"])
+            for actors in (1, 2):
+                job(frame, folder, f"Ray, {actors} actor(s) of 1 thread", concurrency=actors, shard_rows=shard_rows)
         for _ in range(arguments.rounds):
             job(pairs_frame(1), folder, "Ray, 1 actor, 1 pair", concurrency=1)
             job(pairs_frame(200), folder, "Ray, 1 actor, 1 shard", concurrency=1)
