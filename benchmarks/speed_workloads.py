@@ -35,7 +35,7 @@ def _words() -> list[str]:
     return sorted(word for word in tokenizer.get_vocab() if word.isascii() and word.isalpha() and len(word) > 2)
 
 
-def _random_texts(lengths: np.ndarray, seed: int) -> list[str]:
+def random_texts(lengths: np.ndarray, seed: int) -> list[str]:
     numbers = np.random.default_rng(seed)
     return [" ".join(numbers.choice(_words(), length)) for length in lengths]
 
@@ -46,15 +46,13 @@ def _random(title: str, pairs: int, *, text_tokens: int, distinct: int) -> Workl
     most = 512 - QUERY_WORDS - 3
 
     def some(count: int, seed: int) -> list[str]:
-        return _random_texts(numbers.gamma(9, text_tokens / 9, count).clip(5, most).astype(int), seed)
+        return random_texts(numbers.gamma(9, text_tokens / 9, count).clip(5, most).astype(int), seed)
 
     repeats = pairs // distinct
     texts = [text for text in some(distinct, 1) for _ in range(repeats)]
-    queries = _random_texts(np.full(max(repeats, len(texts) // 32), QUERY_WORDS), 2)
+    queries = random_texts(np.full(max(repeats, len(texts) // 32), QUERY_WORDS), 2)
     rows = numbers.permutation(len(texts))
-    calibration = zip(
-        _random_texts(np.full(CALIBRATION_PAIRS, QUERY_WORDS), 3), some(CALIBRATION_PAIRS, 4), strict=True
-    )
+    calibration = zip(random_texts(np.full(CALIBRATION_PAIRS, QUERY_WORDS), 3), some(CALIBRATION_PAIRS, 4), strict=True)
     return Workload(
         title=title,
         queries=[queries[row % len(queries)] for row in rows],  # no pair occurs twice

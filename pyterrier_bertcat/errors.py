@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class BertCatError(Exception):
     """Base of every error that this package raises on purpose.
@@ -139,3 +141,11 @@ class MissingExtraError(BertCatError, ImportError):
         super().__init__(
             f"{package!r} is needed for this and is not installed: pip install 'pyterrier-bertcat[{extra}]'"
         )
+        self._arguments = package, extra
+
+    def __reduce__(self) -> tuple[Callable[..., MissingExtraError], tuple[str, str]]:
+        return _missing_extra, self._arguments  # pickled as it was made: it comes back from joblib and Ray
+
+
+def _missing_extra(package: str, extra: str) -> MissingExtraError:
+    return MissingExtraError(package, extra=extra)
