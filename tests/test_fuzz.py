@@ -94,7 +94,7 @@ def odd_frames(draw):
     frame = frame.set_axis(draw(st.sampled_from(INDEXES))(count))
     change = draw(st.integers(0, 19))
     if change == 0:
-        frame = frame.drop(columns=draw(st.sampled_from(list(frame.columns))))
+        frame = frame.drop(columns=[draw(st.sampled_from(list(frame.columns)))])
     elif change == 1:
         name = draw(st.sampled_from([*COLUMNS, "rank"]))
         frame.insert(0, name, "other", allow_duplicates=True)
