@@ -169,12 +169,20 @@ def _ties(query_codes: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> It
 
 
 def _values(column: pd.Series[Any]) -> np.ndarray[Any, Any]:
-    return column.to_numpy(dtype=object)
+    if not isinstance(column.dtype, pd.StringDtype):
+        return column.to_numpy(dtype=object)
+    # From such a column's own storage, each value would become a Python string of its own: make equal ones one.
+    codes, distinct = pd.factorize(column)
+    values = np.empty(len(distinct) + 1, dtype=object)
+    values[:-1], values[-1] = distinct.to_numpy(dtype=object), np.nan  # what is missing has the code -1
+    shared: np.ndarray[Any, Any] = values[codes]
+    return shared
 
 
 def _not_strings(values: np.ndarray[Any, Any]) -> Rows:
     if pd.api.types.infer_dtype(values, skipna=False) == "string":  # a quick pass over all, in C
-        unusable = [lone_surrogate(value) is not None for value in values]
+        wrong = {value for value in set(values) if lone_surrogate(value) is not None}
+        unusable = [value in wrong for value in values] if wrong else []
     else:
         unusable = [not isinstance(value, str) or lone_surrogate(value) is not None for value in values]
     return np.flatnonzero(unusable)
