@@ -5,6 +5,7 @@
 # ├── CheckpointError      (OSError)          weights, config or tokenizer missing, damaged or foreign
 # ├── ScoreError           (ArithmeticError)  the model gave a score that is not finite
 # ├── PairTooLargeError    (MemoryError)      one pair alone does not fit in the device's memory
+# ├── WorkerError          (RuntimeError)     the processes that score on several devices have all ended
 # ├── TrainingDataError    (ValueError)       nothing, or not enough, to train on
 # └── MissingExtraError    (ImportError)      an optional dependency is not installed
 
@@ -29,6 +30,10 @@ class ScoreError(BertCatError, ArithmeticError):
 
 class PairTooLargeError(BertCatError, MemoryError):
     """A single pair does not fit in the device's memory, so no smaller batch can help."""
+
+
+class WorkerError(BertCatError, RuntimeError):
+    """No process is left, of those that score on several devices; the message says how each of them ended."""
 
 
 class TrainingDataError(BertCatError, ValueError):

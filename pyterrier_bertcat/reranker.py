@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pyterrier_bertcat.verification import Verification
 
 _PIN_DIGITS = 16
-_SCORER_OPTIONS = ("batch_size", "batch_tokens", "passages", "device", "dtype", "backend", "calibration")
+_SCORER_OPTIONS = ("batch_size", "batch_tokens", "passages", "device", "devices", "dtype", "backend", "calibration")
 _TRUNCATED_SHARE_WARNED = 0.01
 
 
@@ -80,6 +80,7 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         text_field: str = "text",
         extra_columns: Sequence[str] = (),
         device: str | None = None,
+        devices: str | Sequence[str] | None = None,
         dtype: str = "auto",
         backend: str = "torch",
         calibration: Sequence[tuple[str, str]] | None = None,
@@ -110,6 +111,8 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
                 ``"passage_start"``, ``"passage_end"`` (its characters in the document). Rows below ``depth`` have
                 False, 0 and "".
             device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, … None: cuda, then mps or xpu where usable, then cpu.
+            devices: Several, each with a process of its own: names as for ``device``, of which ``"cpu"`` may be there
+                several times, or ``"all"``: every GPU, and without any the CPU. None: one, as ``device`` says.
             dtype: Of the encoder; the last layer is always float32. ``"float32"``, ``"float16"``, ``"bfloat16"``, or
                 ``"auto"``: float16 on cuda where that is fast, float32 elsewhere. OpenVINO also takes ``"int8"``, and
                 no ``"float16"``.
@@ -137,6 +140,7 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         self.text_field = text_field
         self.extra_columns = extra_columns
         self.device = device
+        self.devices = devices
         self.dtype = dtype
         self.backend = backend
         self.calibration = calibration
@@ -166,6 +170,7 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
             CheckpointError: the model can't be loaded.
             ScoreError: the model gave a score that is not finite.
             PairTooLargeError: a single pair does not fit in the device's memory.
+            WorkerError: of several devices, no process is left.
         """
         needed = ["query", self.text_field] + ["score"] * (self.depth is not None)
         pt.validate.result_frame(inp, extra_columns=needed)
@@ -351,6 +356,8 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
     def _identity(self) -> dict[str, Any]:
         identity = super()._identity()
         identity["extra_columns"] = tuple(self.extra_columns)
+        if isinstance(self.devices, Sequence) and not isinstance(self.devices, str):
+            identity["devices"] = tuple(self.devices)
         if self.calibration is not None:
             identity["calibration"] = Digest.of_pairs(self.calibration)
         if not is_name(self.model):
