@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from pyterrier_bertcat.backends.worker_process import DidNotFit, Message, Ready, Scored, work
-from pyterrier_bertcat.errors import BertCatError, InputError, WorkerError
+from pyterrier_bertcat.errors import WorkerError
 from pyterrier_bertcat.pair_batches import PairBatch
 
 Scores = NDArray[np.float32]
@@ -112,7 +112,6 @@ class WorkerPool:
             dtype: See ``devices.choose_dtype``.
 
         Raises:
-            InputError: A worker refuses an option.
             WorkerError: A worker did not get ready.
         """
         self.pid = os.getpid()
@@ -125,10 +124,10 @@ class WorkerPool:
         self._lock = threading.Lock()  # of what has been submitted, and of what is known of ends
         self._ends: list[str] = []
         self._untold = 0
-        self._error: Exception = WorkerError("the workers were dismissed")
+        self._why_ended = "the workers were dismissed"
         self._dismissed = False
         self._bell, self._button = connection.Pipe(duplex=False)
-        started: Future[list[Ready]] = Future()
+        self._started: Future[list[Ready]] = Future()
         on_cpu = sum(device.type == "cpu" for device in devices)
         with tempfile.TemporaryDirectory(prefix="bertcat-") as folder:
             options = {
@@ -137,12 +136,10 @@ class WorkerPool:
                 "threads": max(1, torch.get_num_threads() // max(1, on_cpu)),
                 "parent": self.pid,
             }
-            self._thread = threading.Thread(
-                target=self._run, args=(devices, options, started), daemon=True, name="workers"
-            )
+            self._thread = threading.Thread(target=self._run, args=(devices, options), daemon=True, name="workers")
             self._thread.start()
             try:
-                self.ready = started.result()
+                self.ready = self._started.result()
             except BaseException:  # Ctrl-C too
                 self.dismiss(wait=True)
                 raise
@@ -157,7 +154,7 @@ class WorkerPool:
         task = _Task(next(self._numbers), batch, Future())
         with self._lock:
             if self.ended:
-                raise WorkerError(str(self._error))
+                raise WorkerError(self._why_ended)
             self._submitted.append(task)
         self._ring()
         return task.scores
@@ -181,19 +178,15 @@ class WorkerPool:
     def _ring(self) -> None:
         self._button.send_bytes(b"")
 
-    def _run(self, devices: Sequence[torch.device], options: dict[str, Any], started: Future[list[Ready]]) -> None:
+    def _run(self, devices: Sequence[torch.device], options: dict[str, Any]) -> None:
         try:
             self._start(devices, options)
             while not self._dismissed:
                 self._turn()
-                ready = [worker.ready for worker in self.workers if worker.ready is not None]
-                if not started.done() and len(ready) == len(devices):
-                    started.set_result(ready)
-                elif self._ends and not started.done():
-                    raise WorkerError(self._all_ends("can't start the workers"))
         except Exception as error:
             logger.debug("no more workers", exc_info=True)
-            self._error = error if isinstance(error, BertCatError) else WorkerError(f"{type(error).__name__}: {error}")
+            # As text: a traceback would keep callers' frames, and with them whoever has to go for the pool to go.
+            self._why_ended = str(error) if isinstance(error, WorkerError) else f"{type(error).__name__}: {error}"
         with self._lock:
             self.ended = True
         for worker in self.workers:
@@ -201,10 +194,12 @@ class WorkerPool:
         for worker in self.workers:
             worker.process.join()
             self._waiting += worker.tasks.values()
-        if not started.done():
-            started.set_exception(self._error)
-        for task in (*self._waiting, *self._submitted):
-            task.scores.set_exception(WorkerError(str(self._error)))
+        self.workers.clear()
+        if not self._started.done():
+            self._started.set_exception(WorkerError(self._why_ended))
+        for tasks in (self._waiting, self._submitted):
+            while tasks:
+                tasks.popleft().scores.set_exception(WorkerError(self._why_ended))
 
     def _start(self, devices: Sequence[torch.device], options: dict[str, Any]) -> None:
         # A Ctrl-C reaches all processes of a terminal. Workers inherit from this thread that they don't get it.
@@ -245,13 +240,14 @@ class WorkerPool:
     def _take(self, worker: _Worker, message: Message) -> None:
         if isinstance(message, Ready):
             worker.ready = message
+            ready = [worker.ready for worker in self.workers if worker.ready is not None]
+            if len(ready) == len(self.workers):
+                self._started.set_result(ready)
         elif isinstance(message, Scored):
             self.peak_memory_mb = max(self.peak_memory_mb or 0.0, message.peak_memory_mb or 0.0) or None
             worker.tasks.pop(message.number).scores.set_result(message.scores)
         elif isinstance(message, DidNotFit):
             worker.tasks.pop(message.number).scores.set_exception(MemoryError(f"{worker.device}: {message.error}"))
-        elif message.refusal is not None:
-            raise InputError(message.refusal)
         else:
             worker.error = message.error
 
@@ -264,8 +260,9 @@ class WorkerPool:
             self._ends.append(end)
         if worker.error:
             logger.error("%s\n%s", end, worker.error)
-        if not self.workers:
-            raise WorkerError(self._all_ends("no worker is left"))
+        if not self._started.done() or not self.workers:
+            what = "no worker is left" if self._started.done() else "can't start the workers"
+            raise WorkerError(f"{what}: {'; '.join(self._ends)}")
 
     def _hand_out(self) -> None:
         """Gives batches to workers with room for them, first to those with the fewest tokens."""
@@ -276,9 +273,6 @@ class WorkerPool:
                 worker.pipe.send((task.number, task.batch))
             except OSError:
                 self._lose(worker)
-
-    def _all_ends(self, what: str) -> str:
-        return f"{what}: {'; '.join(self._ends)}"
 
 
 def _saved(model: Any, folder: Path) -> str:

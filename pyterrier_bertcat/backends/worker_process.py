@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 
 from pyterrier_bertcat.backends.torch import TorchBackend
 from pyterrier_bertcat.devices import is_out_of_memory
-from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.pair_batches import PairBatch
 
 _PARENT_CHECK_S = 1.0
@@ -66,15 +65,9 @@ class DidNotFit:
 
 @dataclass(frozen=True)
 class Failed:
-    """The last message of a worker that can't go on.
-
-    Attributes:
-        error: The exception with its traceback, as text.
-        refusal: The message, where an option can't be used.
-    """
+    """The last message of a worker that can't go on: the exception with its traceback, as text."""
 
     error: str
-    refusal: str | None
 
 
 Message = Ready | Scored | DidNotFit | Failed
@@ -108,9 +101,8 @@ def work(connection: Connection, *, model_file: str, device: str, dtype: str, th
         )
         connection.send(ready)
         _score(backend, batches, connection)
-    except Exception as error:
-        refusal = str(error) if isinstance(error, InputError) else None
-        connection.send(Failed(traceback.format_exc().strip(), refusal))
+    except Exception:
+        connection.send(Failed(traceback.format_exc().strip()))
 
 
 def _backend(model_file: str, device: str, dtype: str) -> TorchBackend:

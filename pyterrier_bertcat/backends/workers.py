@@ -54,7 +54,7 @@ class WorkersBackend:
             dtype: See `choose_dtype`.
 
         Raises:
-            InputError: No such device or precision.
+            InputError: No such device.
             WorkerError: A worker could not be started; the message says why.
         """
         self._model: Any = model
@@ -67,6 +67,11 @@ class WorkersBackend:
     def device_name(self) -> str:
         """Of each worker that lives."""
         return ", ".join([] if self._crew is None else [worker.device for worker in self._crew.pool.workers])
+
+    @property
+    def process_ids(self) -> list[int]:
+        """Of the workers that live."""
+        return [] if self._crew is None else [worker.process.pid for worker in self._crew.pool.workers]
 
     @property
     def most_running(self) -> int:
