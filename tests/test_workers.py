@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -27,6 +26,9 @@ WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "t
 PAIRS = 300
 GUARD_S = 240  # far more than any test takes on a busy machine: what takes longer hangs
 TWO_CPUS = ["cpu", "cpu"]
+
+resource = pytest.importorskip("resource", reason="limits processes' memory with it")
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at processes in /proc")
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +103,6 @@ def test_after_an_interrupt_they_score_on_and_nothing_old_is_taken_for_new(tiny_
     assert two.process_ids == workers
 
 
-@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs to limit another process's memory")
 def test_a_batch_that_does_not_fit_into_a_worker_is_halved(tiny_checkpoint, two):
     queries, texts = ["a dog"] * 2000, [f"{number} " + "fox " * 120 for number in range(2000)]
     expected = scorer_of(tiny_checkpoint, None).score(queries, texts)
@@ -182,54 +183,57 @@ def test_a_device_that_is_not_here_is_refused_before_anything_is_started():
         WorkersBackend(tiny_model(), devices=["cpu", "cuda:77"])
 
 
+# No `if __name__ == "__main__"`, as scripts often have none.
 SCRIPT = """
-import multiprocessing
+import multiprocessing, os
 import pandas as pd
 from pyterrier_bertcat import BertCatReRanker
 
-# No `if __name__ == "__main__"`, as scripts often have none.
 docnos = [str(number) for number in range(60)]
 frame = pd.DataFrame({"qid": "1", "query": "a fox", "docno": docnos, "text": [f"{number} foxes" for number in docnos]})
 bertcat = BertCatReRanker("mini", devices=["cpu", "cpu"], batch_tokens=64, verbose=False)
 expected = BertCatReRanker("mini", device="cpu", verbose=False)(frame)
 
-def check():
+def score_forever():
     pd.testing.assert_frame_equal(bertcat(frame), expected, atol=5e-5)
-    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
-
-check()
-"""
-INTERRUPTED = """
-try:
-    print("scoring", flush=True)
+    workers = (child.pid for child in multiprocessing.active_children() if child is not fork)
+    print(os.getpid(), *workers, flush=True)
     while True: bertcat(frame)
-except KeyboardInterrupt:
-    pass
-check()
-print("scoring", flush=True)
-while True: bertcat(frame)
-"""
-FORKED = """
-fork = multiprocessing.get_context("fork").Process(target=check)
+
+bertcat.load()
+fork = multiprocessing.get_context("fork").Process(target=score_forever)
 fork.start()
 fork.join()
-assert fork.exitcode == 0
-check()
+try:
+    score_forever()
+except KeyboardInterrupt:
+    pass
+score_forever()
 """
 
 
-@pytest.fixture
-def start(tmp_path):
-    """Runs a script in a session of its own, as in a terminal of its own."""
-
-    def run(script: str) -> subprocess.Popen[str]:
-        file = tmp_path / "script.py"
-        file.write_text(script)
-        return subprocess.Popen(
-            [sys.executable, file], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-
-    return run
+def test_a_fork_has_its_own_and_ctrl_c_stops_all_and_whatever_ends_a_process_ends_its_workers(tmp_path):
+    file = tmp_path / "script.py"
+    file.write_text(SCRIPT)
+    command = [sys.executable, file]
+    # In a session of its own, as in a terminal of its own.
+    running = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    fork, *workers_of_fork = process_ids(running)
+    os.kill(fork, signal.SIGKILL)
+    wait_for_the_end_of(*workers_of_fork)
+    parent, *workers = process_ids(running)
+    assert parent == running.pid
+    assert len(workers) == len(workers_of_fork) == 2
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to everything that runs in it
+    assert process_ids(running) == [parent, *workers]
+    os.killpg(running.pid, signal.SIGINT)
+    _, errors = running.communicate()
+    assert running.returncode != 0
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    assert errors.count("Traceback") == 1  # none of the workers has anything to say
+    wait_for_the_end_of(*workers)
 
 
 def process_ids(running: subprocess.Popen[str]) -> list[int]:
@@ -239,7 +243,6 @@ def process_ids(running: subprocess.Popen[str]) -> list[int]:
 
 
 def wait_for_the_end_of(*process_ids: int) -> None:
-    assert process_ids
     while any(is_alive(pid) for pid in process_ids):
         time.sleep(0.05)  # the guard ends this
 
@@ -249,30 +252,3 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-def test_ctrl_c_ends_all_of_a_script_or_leaves_workers_that_score_on(start):
-    running = start(SCRIPT + INTERRUPTED)
-    workers = process_ids(running)
-    assert len(workers) == 2
-    assert running.stdout.readline() == "scoring\n"
-    os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to everything that runs in it
-    assert process_ids(running) == workers
-    assert running.stdout.readline() == "scoring\n"
-    os.killpg(running.pid, signal.SIGINT)
-    _, errors = running.communicate()
-    assert running.returncode != 0
-    assert errors.rstrip().endswith("KeyboardInterrupt")
-    assert errors.count("Traceback") == 1  # none of the workers has anything to say
-    wait_for_the_end_of(*workers)
-
-
-def test_a_fork_starts_workers_of_its_own_and_no_end_of_a_process_leaves_orphans(start):
-    running = start(SCRIPT + FORKED + INTERRUPTED)
-    workers, workers_of_fork = process_ids(running), process_ids(running)
-    assert process_ids(running) == workers
-    assert not set(workers) & set(workers_of_fork)
-    wait_for_the_end_of(*workers_of_fork)  # which ended as it should
-    running.kill()
-    wait_for_the_end_of(*workers)
-    running.communicate()
