@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pyterrier_bertcat.errors import StoreError as StoreError
     from pyterrier_bertcat.errors import TrainingDataError as TrainingDataError
     from pyterrier_bertcat.errors import TruncationWarning as TruncationWarning
+    from pyterrier_bertcat.errors import WorkerError as WorkerError
     from pyterrier_bertcat.modeling import BertCatModel as BertCatModel
     from pyterrier_bertcat.passages import Passages as Passages
     from pyterrier_bertcat.reranker import BertCatReRanker as BertCatReRanker
@@ -63,6 +64,7 @@ _HOME = {
     "TrainingOptions": "training.options",
     "Truncation": "truncation",
     "TruncationWarning": "errors",
+    "WorkerError": "errors",
     "load_checkpoint": "checkpoints",
     "save_checkpoint": "checkpoints",
 }

@@ -5,10 +5,11 @@ from __future__ import annotations
 import platform
 import sys
 import warnings
+from collections.abc import Sequence
 
 import torch
 
-from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.errors import BertCatError, InputError
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _HALF_PRECISION = (torch.float16, torch.bfloat16)
@@ -49,6 +50,33 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
         found = ", ".join(f"{name} ({_count(name)})" for name in ("cuda", "mps", "xpu", "cpu") if _is_usable(name))
         raise InputError(f"device={device!r} is not usable here; found {found}: choose one, or device=None")
     return _with_index(chosen)
+
+
+def choose_devices(devices: str | Sequence[str | torch.device]) -> list[torch.device]:
+    """The devices to compute on side by side.
+
+    Args:
+        devices: Names as for `choose_device`, at least one; only ``"cpu"`` may be named several times. Or ``"all"``:
+            all devices of the kind that ``choose_device()`` takes, so every GPU, and without any the CPU once.
+
+    Returns:
+        The devices, in the order given.
+
+    Raises:
+        InputError: There is no device of that name here, one that is no CPU is named twice, or none is named.
+    """
+    if isinstance(devices, str):
+        if devices != "all":
+            raise InputError(f"devices={devices!r}: expected 'all' or a list such as ['cuda:0', 'cuda:1']")
+        first = choose_device()
+        indices = range(_count(first.type)) if first.index is not None else [None]
+        return [first if index is None else torch.device(first.type, index) for index in indices]
+    chosen = [choose_device(device) for device in devices]
+    twice = sorted({str(device) for device in chosen if device.type != "cpu" and chosen.count(device) > 1})
+    if twice or not chosen:
+        what = f"names {', '.join(twice)} more than once" if twice else "names none"
+        raise InputError(f"devices={list(devices)!r} {what}: name at least one device, and each but 'cpu' once")
+    return chosen
 
 
 def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
@@ -94,7 +122,9 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that the device, or the machine, has no memory left."""
     if isinstance(error, (MemoryError, _OUT_OF_MEMORY)):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY_WORDS)
+    if not isinstance(error, RuntimeError) or isinstance(error, BertCatError):  # ours may quote such words
+        return False
+    return any(words in str(error).lower() for words in _OUT_OF_MEMORY_WORDS)
 
 
 def _is_usable(kind: str) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pyterrier_bertcat.checkpoints import Checkpoint
+from pyterrier_bertcat.devices import choose_device, choose_devices
 from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.packaged import PACKAGED, packaged_folder
 from pyterrier_bertcat.scoring import PairScorer
@@ -21,6 +22,7 @@ def scorer_for(
     backend: str,
     calibration: Sequence[tuple[str, str]] | None,
     device: str | None,
+    devices: str | Sequence[str] | None,
     dtype: str,
     truncation: Truncation,
     **options: Any,
@@ -32,16 +34,24 @@ def scorer_for(
         backend: ``"torch"`` or ``"openvino"``.
         calibration: Queries, each with a text, for int8. None: those packaged with ``mini``, for ``mini`` only.
         device: As `PairScorer` and `OpenVinoBackend` take it.
-        dtype: The same.
+        devices: Several, see `choose_devices`; a single one computes in this process, as ``device`` does.
+        dtype: As ``device``.
         truncation: How pairs are cut.
         options: The other options of `PairScorer`.
 
     Raises:
         InputError: An option that can't be used, or int8 without pairs to calibrate on.
+        WorkerError: A process for one of several devices could not be started.
         MissingExtraError: OpenVINO is not installed.
     """
     if backend == "torch":
-        return PairScorer(checkpoint, device=device, dtype=dtype, truncation=truncation, **options)
+        side_by_side = [choose_device(device)] if devices is None else choose_devices(devices)
+        if len(side_by_side) == 1:
+            return PairScorer(checkpoint, device=side_by_side[0], dtype=dtype, truncation=truncation, **options)
+        from pyterrier_bertcat.backends.workers import WorkersBackend
+
+        on_workers = WorkersBackend(checkpoint.model, devices=side_by_side, dtype=dtype)
+        return PairScorer(checkpoint, backend=on_workers, truncation=truncation, **options)
     from pyterrier_bertcat.backends.openvino import OpenVinoBackend
 
     if dtype == "int8" and calibration is None:

@@ -6,6 +6,7 @@
 # ├── ScoreError           (ArithmeticError)  the model gave a score that is not finite
 # ├── PairTooLargeError    (MemoryError)      one pair alone does not fit in the device's memory
 # ├── StoreError           (OSError)          a score store that is locked, damaged, full or not to be written
+# ├── WorkerError          (RuntimeError)     the processes that score on several devices have all ended
 # ├── TrainingDataError    (ValueError)       nothing, or not enough, to train on
 # └── MissingExtraError    (ImportError)      an optional dependency is not installed
 
@@ -98,6 +99,20 @@ class StoreError(BertCatError, OSError):
         ... except StoreError as error:
         ...     print("not merged")
         not merged
+    """
+
+
+class WorkerError(BertCatError, RuntimeError):
+    """No process is left, of those that score on several devices; the message says how each of them ended.
+
+    Example:
+        >>> from pyterrier_bertcat import BertCatReRanker, WorkerError
+        >>> bertcat = BertCatReRanker("mini", devices=["cpu", "cpu"], verbose=False)
+        >>> def rerank(frame):
+        ...     try:
+        ...         return bertcat(frame)
+        ...     except WorkerError:
+        ...         return bertcat(frame)  # new processes are started
     """
 
 

@@ -60,6 +60,7 @@ def check_options(options: Mapping[str, Any]) -> None:
             f"with backend={backend!r}, dtype is one of {', '.join(map(repr, DTYPES[backend]))}, "
             f"got {options['dtype']!r}"
         )
+    _check_devices(options["devices"], options["device"], backend)
     _check_calibration(options["calibration"], options["dtype"])
     if not isinstance(options["verbose"], bool):
         raise InputError(f"verbose is True or False, got {options['verbose']!r}")
@@ -91,6 +92,18 @@ def _check_model(model: object, revision: object) -> None:
         raise InputError(
             f"a revision that begins with {PIN!r} goes on with 8 to 64 hexadecimal digits, got {revision!r}"
         )
+
+
+def _check_devices(devices: object, device: object, backend: object) -> None:
+    if devices is None:
+        return
+    is_list = isinstance(devices, (list, tuple)) and all(isinstance(name, str) and name for name in devices)
+    if devices != "all" and not (is_list and devices):
+        raise InputError(f"devices is 'all', a list of devices' names, at least one, or None, got {devices!r}")
+    if device is not None:
+        raise InputError(f"device={device!r} and devices={devices!r} exclude each other: leave one of them out")
+    if backend != "torch":
+        raise InputError(f"devices={devices!r} is for backend='torch', got it with backend={backend!r}")
 
 
 def _check_calibration(calibration: object, dtype: object) -> None:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pyterrier_bertcat.training.options import TrainingOptions
 
 _PIN_DIGITS = 16
-_SCORER_OPTIONS = ("batch_size", "batch_tokens", "passages", "device", "dtype", "backend", "calibration")
+_SCORER_OPTIONS = ("batch_size", "batch_tokens", "passages", "device", "devices", "dtype", "backend", "calibration")
 _TRUNCATED_SHARE_WARNED = 0.01
 
 
@@ -103,6 +103,7 @@ class BertCatReRanker(IdentifiedByOptions, LooksInside, Publishes, ReRanksHits, 
         text_field: str = "text",
         extra_columns: Sequence[str] = (),
         device: str | None = None,
+        devices: str | Sequence[str] | None = None,
         dtype: str = "auto",
         backend: str = "torch",
         calibration: Sequence[tuple[str, str]] | None = None,
@@ -134,6 +135,8 @@ class BertCatReRanker(IdentifiedByOptions, LooksInside, Publishes, ReRanksHits, 
                 ``"passage_start"``, ``"passage_end"`` (its characters in the document). Rows below ``depth`` have
                 False, 0 and "".
             device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, … None: cuda, then mps or xpu where usable, then cpu.
+            devices: Several, each with a process of its own: names as for ``device``, of which ``"cpu"`` may be there
+                several times, or ``"all"``: every GPU, and without any the CPU. None: one, as ``device`` says.
             dtype: Of the encoder; the last layer is always float32. ``"float32"``, ``"float16"``, ``"bfloat16"``, or
                 ``"auto"``: float16 on cuda where that is fast, float32 elsewhere. OpenVINO also takes ``"int8"``, and
                 no ``"float16"``.
@@ -163,6 +166,7 @@ class BertCatReRanker(IdentifiedByOptions, LooksInside, Publishes, ReRanksHits, 
         self.text_field = text_field
         self.extra_columns = extra_columns
         self.device = device
+        self.devices = devices
         self.dtype = dtype
         self.backend = backend
         self.calibration = calibration
@@ -193,6 +197,7 @@ class BertCatReRanker(IdentifiedByOptions, LooksInside, Publishes, ReRanksHits, 
             CheckpointError: the model can't be loaded.
             ScoreError: the model gave a score that is not finite.
             PairTooLargeError: a single pair does not fit in the device's memory.
+            WorkerError: of several devices, no process is left.
         """
         needed = ["query", self.text_field] + ["score"] * (self.depth is not None)
         pt.validate.result_frame(inp, extra_columns=needed)
@@ -329,6 +334,8 @@ class BertCatReRanker(IdentifiedByOptions, LooksInside, Publishes, ReRanksHits, 
     def _identity(self) -> dict[str, Any]:
         identity = super()._identity()
         identity["extra_columns"] = tuple(self.extra_columns)
+        if isinstance(self.devices, Sequence) and not isinstance(self.devices, str):
+            identity["devices"] = tuple(self.devices)
         if self.calibration is not None:
             identity["calibration"] = Digest.of_pairs(self.calibration)
         if not is_name(self.model):
@@ -361,9 +368,11 @@ class BertCatReRanker(IdentifiedByOptions, LooksInside, Publishes, ReRanksHits, 
                 fingerprint = self.checkpoint.fingerprint
             else:
                 fingerprint = fingerprint_of(self.model, self.revision, store, lambda: self.checkpoint)
-        names = ("backend", "device", "dtype", "calibration", "passages")
+        names = ("backend", "dtype", "calibration", "passages")
         options = {name: getattr(self, name) for name in names}
-        settings = score_settings(fingerprint, truncation=self._truncation_options(), **options)
+        # Of several devices, the first stands for all: the precision is the same on each.
+        device = self.device if self.devices is None else None if self.devices == "all" else self.devices[0]
+        settings = score_settings(fingerprint, device=device, truncation=self._truncation_options(), **options)
 
         def scorer() -> PairScorer:
             if self.checkpoint.fingerprint != fingerprint:

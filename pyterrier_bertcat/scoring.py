@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyterrier as pt
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 Rows = NDArray[np.int64]
 Scores = NDArray[np.float32]
+_Made = TypeVar("_Made")
 
 _BAR_DELAY_S = 1.0  # pipelines make hundreds of short calls, which must not flash a bar each
 _EXCERPT_CHARACTERS = 60
@@ -219,12 +221,16 @@ class PairScorer:
         self, queries: list[str], texts: list[str], pairs: Rows, run: RunStatistics
     ) -> Generator[tuple[_Window, Rows, Scores]]:
         """Scores some of the pairs: yields windows, row numbers in them, and the scores of those: every row once."""
-        running: deque[tuple[_Window, Rows, Callable[[], Scores]]] = deque()
+        running: deque[tuple[_Window, Rows, PairBatch, Callable[[], Scores]]] = deque()
 
-        def oldest() -> tuple[_Window, Rows, Scores]:
-            window, rows, finish = running.popleft()
-            with run.timed("scoring_seconds"):
-                return window, rows, finish()
+        def oldest() -> Iterator[tuple[_Window, Rows, Scores]]:
+            window, rows, batch, finish = running.popleft()
+            scores = self._if_it_fits(finish, rows, batch, window, pairs, run)
+            if scores is not None:
+                yield window, rows, scores
+            else:
+                parts = self._parts(rows, batch, run)
+                running.extendleft([(window, *started) for started in self._started(parts, window, pairs, run)][::-1])
 
         padded_tokens = 0
         with closing(self._windows(queries, texts, pairs, run)) as windows:
@@ -234,11 +240,12 @@ class PairScorer:
                         batch = window.encoded.batch(rows)
                     run.rows, run.tokens = run.rows + len(batch), run.tokens + int(batch.lengths.sum())
                     padded_tokens += len(batch) * int(batch.lengths.max())
-                    running.extend((window, *started) for started in self._started(rows, batch, window, pairs, run))
+                    todo = [(rows, batch)]
+                    running.extend((window, *started) for started in self._started(todo, window, pairs, run))
                     while len(running) > self._backend.most_running:
-                        yield oldest()
+                        yield from oldest()
         while running:
-            yield oldest()
+            yield from oldest()
         if self._backend.pads and padded_tokens:
             run.padding_share = 1 - run.tokens / padded_tokens
 
@@ -259,35 +266,44 @@ class PairScorer:
             yield from ready
 
     def _started(
-        self, rows: Rows, batch: PairBatch, window: _Window, pairs: Rows, run: RunStatistics
-    ) -> Iterator[tuple[Rows, Callable[[], Scores]]]:
-        """Starts scoring a batch, or the smaller ones that do fit. Yields rows, and what waits for their scores."""
-        todo = [(rows, batch)]
+        self, todo: list[tuple[Rows, PairBatch]], window: _Window, pairs: Rows, run: RunStatistics
+    ) -> Iterator[tuple[Rows, PairBatch, Callable[[], Scores]]]:
+        """Starts scoring batches, or smaller ones that do fit. Yields rows, batch, and what waits for their scores."""
+        todo = todo[::-1]
         while todo:
             rows, batch = todo.pop()
-            finish = None
-            try:
-                with run.timed("scoring_seconds"):
-                    finish = self._backend.start(batch)
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                if len(batch) == 1:
-                    raise PairTooLargeError(
-                        f"pair {pairs[window.pair_of(rows[0])]} has {batch.lengths[0]} tokens and does not fit in "
-                        "memory even alone: free memory, choose another device, or lower max_length"
-                    ) from error
-            # Outside of the handler: the error's traceback would keep the failed batch's tensors alive.
+            finish = self._if_it_fits(partial(self._backend.start, batch), rows, batch, window, pairs, run)
             if finish is not None:
-                yield rows, finish
-                continue
-            run.back_offs += 1
-            longest = int(batch.lengths.max())
-            with self._budget_lock:  # another thread may have halved it already, and then it stays
-                self._batch_tokens = smaller_budget(self._batch_tokens, rows=len(batch), length=longest)
-            step = max(1, min(self._batch_tokens // longest, len(batch) - 1))
-            parts = [slice(start, start + step) for start in range(0, len(batch), step)]
-            todo += [(rows[part], batch[part]) for part in reversed(parts)]
+                yield rows, batch, finish
+            else:
+                todo += self._parts(rows, batch, run)[::-1]
+
+    def _if_it_fits(
+        self, step: Callable[[], _Made], rows: Rows, batch: PairBatch, window: _Window, pairs: Rows, run: RunStatistics
+    ) -> _Made | None:
+        """What a step of scoring a batch gives, or None where memory does not suffice for it."""
+        try:
+            with run.timed("scoring_seconds"):
+                return step()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                raise PairTooLargeError(
+                    f"pair {pairs[window.pair_of(rows[0])]} has {batch.lengths[0]} tokens and does not fit in "
+                    "memory even alone: free memory, choose another device, or lower max_length"
+                ) from error
+        return None  # and go on outside of the handler: the error's traceback would keep the batch's tensors alive
+
+    def _parts(self, rows: Rows, batch: PairBatch, run: RunStatistics) -> list[tuple[Rows, PairBatch]]:
+        """A batch that did not fit in memory as smaller ones, of a budget that is kept."""
+        run.back_offs += 1
+        longest = int(batch.lengths.max())
+        with self._budget_lock:  # another thread may have halved it already, and then it stays
+            self._batch_tokens = smaller_budget(self._batch_tokens, rows=len(batch), length=longest)
+        step = max(1, min(self._batch_tokens // longest, len(batch) - 1))
+        parts = [slice(start, start + step) for start in range(0, len(batch), step)]
+        return [(rows[part], batch[part]) for part in parts]
 
     def _bar(self, pairs: int) -> AbstractContextManager[Any]:
         """A progress bar that counts pairs, or nothing; it appears when a call has taken a second."""

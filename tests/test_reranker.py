@@ -222,6 +222,7 @@ def test_every_parameter_is_stored_as_it_was_given():
         "extra_columns": ["truncated"],
         "text_field": "body",
         "device": "cpu",
+        "devices": None,
         "dtype": "int8",
         "backend": "openvino",
         "calibration": [("a query", "a text")],

@@ -45,8 +45,9 @@ class Backend(Protocol):
             relevant; a score that is not finite is the caller's to refuse.
 
         Raises:
-            MemoryError: The batch does not fit, or torch's own error for it (see ``devices.is_out_of_memory``). The
-                caller tries again with a smaller batch, so nothing of this one may be kept.
+            MemoryError: The batch does not fit, or torch's own error for it (see ``devices.is_out_of_memory``); here
+                or when the scores are asked for. The caller tries again with smaller batches, so nothing of this one
+                may be kept.
         """
 
     def peak_memory_mb(self) -> float | None:

@@ -89,7 +89,7 @@ class TorchBackend:
 
     def start(self, batch: PairBatch) -> Callable[[], NDArray[np.float32]]:
         """Starts scoring the pairs of a batch: float32 (b,). See `Backend`."""
-        if self._placed.version != _version(self._owned):
+        if self._placed.version != weights_version(self._owned):
             self._placed = _Placed(self._owned, self.device, self.dtype, self._linear)
         placed = self._placed
         placed.model.eval()  # its owner may have trained it in between
@@ -152,7 +152,7 @@ class _Placed:
     """
 
     def __init__(self, owned: Any, device: torch.device, dtype: torch.dtype, linear: type[FusedLinear]) -> None:
-        self.version = _version(owned)
+        self.version = weights_version(owned)
         in_place = all(
             weight.device == device and weight.dtype == dtype == torch.float32 for weight in owned.parameters()
         )
@@ -161,6 +161,6 @@ class _Placed:
         self.path = FirstTokenPath(self.model.bert_model, linear=linear) if has_path else None
 
 
-def _version(model: Any) -> list[tuple[int, int]]:
+def weights_version(model: Any) -> list[tuple[int, int]]:
     """Differs after any change of the weights: where each is, and how often it was written to."""
     return [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in model.parameters()]
