@@ -212,14 +212,20 @@ score_forever()
 """
 
 
-def test_a_fork_has_its_own_and_ctrl_c_stops_all_and_whatever_ends_a_process_ends_its_workers(tmp_path):
+@pytest.fixture
+def running(tmp_path):
+    """The script, in a session of its own, as in a terminal of its own."""
     file = tmp_path / "script.py"
     file.write_text(SCRIPT)
-    command = [sys.executable, file]
-    # In a session of its own, as in a terminal of its own.
-    running = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    with subprocess.Popen(
+        [sys.executable, file], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as started:
+        yield started
+        if started.returncode is None:  # a test failed
+            os.killpg(started.pid, signal.SIGKILL)
+
+
+def test_a_fork_has_its_own_and_ctrl_c_stops_all_and_whatever_ends_a_process_ends_its_workers(running):
     fork, *workers_of_fork = process_ids(running)
     os.kill(fork, signal.SIGKILL)
     wait_for_the_end_of(*workers_of_fork)
