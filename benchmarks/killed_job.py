@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/killed_job.py --data DATA [--queries 1020] [--depth 100] [--kills 5] [--seed 0]
 
 DATA is the folder that holds ``squad_dev``. BM25's best are written as a TREC run, and ``pyterrier-bertcat rerank``
-re-ranks them twice: once without a stop; and once killed at random moments and each time started anew by the same
-command. The model is tiny, with random weights: what is tested is the job, not the model.
+re-ranks them twice: once without a stop; and once killed when it has scored a random number of pairs, and each time
+started anew by the same command. The model is tiny, with random weights: what is tested is the job, not the model.
 
 Prints what each start had done when it was killed. Pairs are counted where they go into the model, by a file that each
 start appends to before it scores a batch. Ends with exit code 1 if the two runs differ in a byte.
@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -40,16 +41,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         pairs = write_job(folder, arguments.data / "squad_dev", arguments.queries, arguments.depth)
-        print(
-            f"{pairs:,} pairs in the job\n\n| start | ended | seconds | pairs scored |\n|---|---|---|---|", flush=True
-        )
-        seconds = time.monotonic()
-        whole = start_job(folder, "whole.run")
-        if whole.wait():
+        print(f"{pairs:,} pairs in the job\n")
+        print("| start | ended | seconds | pairs scored |\n|---|---|---|---|", flush=True)
+        began = time.monotonic()
+        if start_job(folder, "whole.run").wait():
             sys.exit("the job failed")
-        seconds = time.monotonic() - seconds
-        print(f"| uninterrupted | complete | {seconds:.0f} | {counted(folder, 'whole.run'):,} |", flush=True)
-        killed_job(folder, kills=arguments.kills, seconds=seconds, seed=arguments.seed)
+        seconds, scored = time.monotonic() - began, counted(folder, "whole.run")
+        print(f"| uninterrupted | complete | {seconds:.0f} | {scored:,} |", flush=True)
+        killed_job(folder, pairs, kills=arguments.kills, seed=arguments.seed)
         scored = counted(folder, "killed.run")
         same = (folder / "whole.run").read_bytes() == (folder / "killed.run").read_bytes()
         print(f"\nscored in all: {scored:,} pairs for {pairs:,} in the job ({scored / pairs - 1:+.2%})")
@@ -90,24 +89,22 @@ def start_job(folder: Path, output: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, __file__, COUNTED, count, "rerank", *named, "--quiet", "--device", "cpu"])
 
 
-def killed_job(folder: Path, *, kills: int, seconds: float, seed: int) -> None:
-    """Starts the job, kills it some time within its share of ``seconds``, and so on; then lets it finish."""
-    moments = random.Random(seed)
+def killed_job(folder: Path, pairs: int, *, kills: int, seed: int) -> None:
+    """Starts the job, kills it when so many pairs are scored, and so on; then lets it finish."""
+    moments = sorted(random.Random(seed).randrange(pairs) for _ in range(kills))
     before = 0
-    for start in range(1, kills + 2):
-        job = start_job(folder, "killed.run")
-        began = time.monotonic()
-        try:
-            job.wait(moments.uniform(0, seconds / kills) if start <= kills else None)
-        except subprocess.TimeoutExpired:
-            job.kill()
-            job.wait()
+    for start, moment in enumerate([*moments, None], start=1):
+        job, began = start_job(folder, "killed.run"), time.monotonic()
+        while job.poll() is None:
+            if moment is not None and counted(folder, "killed.run") > max(moment, before):
+                job.kill()
+            time.sleep(0.01)
         ended = f"killed with -{-job.returncode}" if job.returncode < 0 else "complete"
         scored = counted(folder, "killed.run")
         print(f"| {start} | {ended} | {time.monotonic() - began:.0f} | {scored - before:,} |", flush=True)
         before = scored
-        if job.returncode > 0 or (job.returncode == 0 and start <= kills):
-            sys.exit("the job failed, or was complete before it was killed so often")
+        if job.returncode != (0 if moment is None else -signal.SIGKILL):
+            sys.exit("the job failed")
 
 
 def counted(folder: Path, output: str) -> int:

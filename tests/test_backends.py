@@ -7,12 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import transformers
 from conftest import tiny_model
 
 from pyterrier_bertcat.backends.torch import TorchBackend
+from pyterrier_bertcat.config import BertCatConfig
 from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.modeling import BertCatModel
 from pyterrier_bertcat.pair_batches import PairBatch
 from pyterrier_bertcat.pairs import PairTokenizer
+from pyterrier_bertcat.truncation import Truncation
 
 QUERIES = ["what is it", "a question about foxes and dogs", "", "short", "what is it"]
 TEXTS = ["a text", "the quick brown fox jumps over the lazy dog", "no question here", "", "another text"]
@@ -106,3 +110,32 @@ def test_no_gradients_are_kept(batch):
 def test_bad_options_are_refused(options):
     with pytest.raises(InputError):
         TorchBackend(tiny_model(), **options)
+
+
+@pytest.mark.parametrize("pairs", [1, 5])
+def test_batches_of_all_sizes_come_to_few_shapes(tokenizer, monkeypatch, pairs):
+    """Because what oneDNN keeps for each shape adds up to gigabytes."""
+    words = PairTokenizer(tokenizer).encode([QUERIES[0]] * 40, ["fox " * count for count in range(1, 41)])
+    backend, shapes = TorchBackend(tiny_model(), device="cpu"), set()
+    path = backend._placed.path
+    monkeypatch.setattr(
+        backend._placed, "path", lambda tokens, attention: shapes.add(len(tokens.input_ids)) or path(tokens, attention)
+    )
+    batches = [words.batch(range(row, row + pairs)) for row in range(40 - pairs + 1)]
+    scores = [backend.start(batch)() for batch in batches]
+    assert {len(found) for found in scores} == {pairs}
+    assert len(shapes) <= max(len(batch.input_ids) for batch in batches) // 32 + 1
+    assert len({len(batch.input_ids) for batch in batches}) > 3 * len(shapes)
+
+
+def test_a_model_with_few_positions_scores_its_longest_pair(tokenizer):
+    torch.manual_seed(0)
+    config = transformers.DistilBertConfig(dim=32, n_layers=2, n_heads=4, hidden_dim=64, max_position_embeddings=20)
+    model = BertCatModel(BertCatConfig.from_encoder_config(config)).eval()
+    batch = PairTokenizer(tokenizer, truncation=Truncation(max_length=20)).encode(QUERIES, TEXTS).batch(range(5))
+    alone = [TorchBackend(model, device="cpu").start(batch[row : row + 1])().item() for row in range(5)]
+    np.testing.assert_allclose(TorchBackend(model, device="cpu").start(batch)(), alone, atol=5e-5)
+    padded = batch.padded()
+    with torch.no_grad():
+        expected = model(torch.tensor(padded.input_ids), torch.tensor(padded.attention_mask))
+    np.testing.assert_allclose(alone, expected.numpy(), atol=5e-5)

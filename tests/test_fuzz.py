@@ -125,12 +125,15 @@ def faults(frame, kind):
     columns = list(frame.columns)
     if missing := [(name,) for name in names if name not in columns]:
         return pt.validate.InputValidationError, missing
-    if double := [(repr(name),) for name in names if columns.count(name) > 1]:
-        return InputError, double
-    values = {name: frame[name].to_numpy(dtype=object) for name in names}
+    double = [name for name in names if columns.count(name) > 1]
+    if double and (kind != "depth" or not {"query", "text"}.issuperset(double)):
+        return InputError, [(repr(name),) for name in double]
+    values = {name: frame[name].to_numpy(dtype=object) for name in names if name not in double}
     wrong = [("qid", row) for row, qid in enumerate(values["qid"]) if not is_qid(qid)]
     if kind == "depth":
         wrong += [("score", row) for row, score in enumerate(values["score"]) if not is_number(score)]
+    if double and not wrong:  # depth looks at queries and texts after all else
+        return InputError, [(repr(name),) for name in double]
     missing_text = OPTIONS[kind].get("missing_text", "raise")
     for row in [] if wrong else rows_to_score(values, kind):
         if not is_text(values["query"][row]):

@@ -21,12 +21,13 @@ from pyterrier_bertcat.attention import (
 from pyterrier_bertcat.devices import choose_device, choose_dtype, default_batch_tokens, peak_memory_mb
 from pyterrier_bertcat.first_token import FirstTokenPath, Tokens
 from pyterrier_bertcat.fused_linear import FusedLinear, fastest_linear
+from pyterrier_bertcat.pair_batches import PairBatch
 
 if TYPE_CHECKING:
     from pyterrier_bertcat.modeling import CrossEncoder
-    from pyterrier_bertcat.pair_batches import PairBatch
 
 _MOST_RUNNING_ON_CUDA = 8
+_STEP_TOKENS = 32
 
 
 class TorchBackend:
@@ -114,16 +115,20 @@ class TorchBackend:
         attention: Attention
         scores: torch.Tensor
         if placed.path is not None and self._packs:
-            tokens = Tokens(
-                input_ids=self._tensor(batch.input_ids),
-                position_ids=self._tensor(batch.position_ids),
-                token_type_ids=self._token_types(batch.token_type_ids),
-            )
+            pairs = len(batch)
             if self.device.type == "cpu":
+                batch = _filled(batch)
                 attention = EqualLengthAttention(batch.lengths)
             else:
                 attention = VariableLengthAttention(batch.lengths, self.device)
-            scores = placed.model.relevance(placed.path(tokens, attention))
+            positions = batch.position_ids
+            positions[batch.lengths[:pairs].sum() :] = 0  # the filling may be longer than the model has positions
+            tokens = Tokens(
+                input_ids=self._tensor(batch.input_ids),
+                position_ids=self._tensor(positions),
+                token_type_ids=self._token_types(batch.token_type_ids),
+            )
+            scores = placed.model.relevance(placed.path(tokens, attention))[:pairs]
             return scores
         padded = batch.padded()
         ids, mask = self._tensor(padded.input_ids), self._tensor(padded.attention_mask)
@@ -140,6 +145,24 @@ class TorchBackend:
 
     def _token_types(self, array: NDArray[np.int64] | None) -> torch.Tensor | None:
         return self._tensor(array) if array is not None and self._owned.uses_token_types else None
+
+
+def _filled(batch: PairBatch) -> PairBatch:
+    """A batch with a last row of pads, which brings its tokens to a whole number of steps.
+
+    oneDNN makes and keeps code, and room to work in, for each number of rows that a matrix product is asked for: some
+    15 ms and up to 30 MB for each. Batches of all lengths would take gigabytes in the course of a job.
+    """
+    fill = -len(batch.input_ids) % _STEP_TOKENS
+    if not fill:
+        return batch
+
+    def filled(values: NDArray[np.int64], pad: int) -> NDArray[np.int64]:
+        return np.concatenate([values, np.full(fill, pad, dtype=np.int64)])
+
+    types = None if batch.token_type_ids is None else filled(batch.token_type_ids, batch.pad[1])
+    ids = filled(batch.input_ids, batch.pad[0])
+    return PairBatch(lengths=np.append(batch.lengths, fill), input_ids=ids, token_type_ids=types, pad=batch.pad)
 
 
 class _Placed:
