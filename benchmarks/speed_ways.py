@@ -17,6 +17,7 @@ import more_itertools
 import numpy as np
 import torch
 import transformers
+from rival_int8 import sentence_transformers_int8
 
 from pyterrier_bertcat import PairScorer, load_checkpoint
 from pyterrier_bertcat.backends.openvino import OpenVinoBackend
@@ -57,6 +58,8 @@ def speed_ways(folder: Path, device: str, calibration: list[tuple[str, str]]) ->
         Way(f"{st}, float32", "float32", sentence_transformers(folder, device, "float32")),
         Way(f"{st}, {half}", half, sentence_transformers(folder, device, half)),
     ]
+    if device == "cpu" and (int8 := sentence_transformers_int8(folder, calibration)):
+        ways.append(Way(f"{st}, OpenVINO, int8", "int8", int8))
     if device != "cpu":
         sizes = [64, 128, 256, 512, 1024, 2048]
         ways += [Way(f"{st}, {half}, {n} a batch", half, sentence_transformers(folder, device, half, n)) for n in sizes]

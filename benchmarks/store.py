@@ -31,6 +31,7 @@ import pandas as pd
 from pyterrier_bertcat.frames import query_text_pairs, ranked
 from pyterrier_bertcat.pair_hashes import HashedPairs
 from pyterrier_bertcat.read_through import ReadThroughScorer
+from pyterrier_bertcat.run_statistics import RunStatistics
 from pyterrier_bertcat.score_store import ScoreStore
 
 SETTINGS = {"checkpoint": "0" * 64, "max_length": 512, "dtype": "bfloat16"}
@@ -120,6 +121,8 @@ def with_and_without_store(
 
 class StandIn:
     """In a `PairScorer`'s place: batches of scores at a steady pace."""
+
+    statistics = RunStatistics()
 
     def score(self, queries: list[str], texts: list[str], *, finished: Callable[..., None] | None = None) -> np.ndarray:
         """Gives n scores, after n / 60,000 seconds."""

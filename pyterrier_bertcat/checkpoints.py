@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from pyterrier_bertcat.config import BertCatConfig
+from pyterrier_bertcat.config_file import CONFIG_FILE, check_depth, read_config
 from pyterrier_bertcat.errors import CheckpointError, InputError
 from pyterrier_bertcat.hub import hub_folder, is_hub_name, upload_folder
 from pyterrier_bertcat.modeling import BertCatModel, CrossEncoder
@@ -24,8 +25,6 @@ from pyterrier_bertcat.packaged import PACKAGED, packaged_folder
 from pyterrier_bertcat.sequence_classification import SequenceClassificationModel
 from pyterrier_bertcat.tokenization import load_tokenizer, save_tokenizer
 from pyterrier_bertcat.weights import SAFETENSORS_FILE, build_and_fill, read_weights
-
-CONFIG_FILE = "config.json"
 
 # Pairs whose ids show how a tokenizer treats case, accents, scripts, control characters and what it does not know.
 _PROBE = ("naïve CAFÉ's e-mail", "Ünïcode 中文字 don't 3.14 🤗 \x07\t\u200b i̇stanbul ﬁne zzqxj")
@@ -92,8 +91,9 @@ def load_checkpoint(name: str | Path, *, revision: str | None = None) -> Checkpo
         512
     """
     folder, source = _find(name, revision)
-    config = _read_config(folder)
+    config = read_config(folder)
     weights = read_weights(folder)
+    check_depth(config, weights, folder)
     model: CrossEncoder
     if isinstance(config, BertCatConfig):
         encoder_config = config.encoder_config
@@ -192,37 +192,6 @@ def _find(name: str | Path, revision: str | None) -> tuple[Path, str]:
     if isinstance(name, Path) or not is_hub_name(name):
         raise CheckpointError(f"expected a folder or a hub name like 'owner/model', got {str(name)!r}: no such folder")
     return hub_folder(name, revision=revision), f"{name}@{revision}" if revision else name
-
-
-def _read_config(folder: Path) -> PretrainedConfig:
-    path = folder / CONFIG_FILE
-    try:
-        facts: Any = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{folder}: expected a {CONFIG_FILE}, found none; this is no checkpoint, or saving it was interrupted"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: expected a JSON object, can't read one: {error}") from error
-    model_type = facts.get("model_type") if isinstance(facts, dict) else None
-    is_bert_cat = model_type == BertCatConfig.model_type
-    if not is_bert_cat and model_type not in SequenceClassificationModel.model_types():
-        raise CheckpointError(
-            f"{path}: expected model_type {BertCatConfig.model_type!r}, or a one-logit sequence classifier of type "
-            f"{', '.join(SequenceClassificationModel.model_types())}; got {model_type!r}"
-        )
-    known = {key: value for key, value in facts.items() if key not in ("model_type", "auto_map")}
-    try:
-        if is_bert_cat:
-            config = BertCatConfig(**known)
-            config.encoder_config  # noqa: B018  # so that an encoder that is not known is this file's error
-            return config
-        classifier_config: PretrainedConfig = AutoConfig.for_model(str(model_type), **known)
-        return classifier_config
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    except Exception as error:  # every configuration class checks itself in its own way
-        raise CheckpointError(f"{path}: not a configuration that can be used: {error}") from error
 
 
 def _score_facts(model: CrossEncoder) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,12 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerFast, embedding_rows: int, *,
         raise CheckpointError(
             f"{source}: expected a vocabulary of {embedding_rows:,} tokens, as many as the encoder has embeddings, "
             f"got {tokens:,}; it is truncated or belongs to another checkpoint"
+        )
+    token, highest = max(tokenizer.get_vocab().items(), key=itemgetter(1))
+    if highest >= embedding_rows:
+        raise CheckpointError(
+            f"{source}: expected ids below {embedding_rows:,}, one for each of the encoder's embeddings, got "
+            f"{highest:,} for {token!r}"
         )
 
 

@@ -67,6 +67,16 @@ def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
     ):
         raise CheckpointError(f"{path}: expected tensors by name (a state dict), got {type(weights).__name__}")
+    unusable = [
+        name for name, tensor in weights.items() if tensor.layout != torch.strided or tensor.device.type != "cpu"
+    ]
+    # One number can be stretched over any shape, and takes the room of all its copies once it is converted.
+    size = sum(tensor.nbytes for name, tensor in weights.items() if name not in unusable)
+    if unusable or size > 2 * path.stat().st_size:
+        raise CheckpointError(
+            f"{path}: expected plain tensors, got "
+            + (f"others {_listed(unusable)}" if unusable else f"{size:,} bytes of them in a file that has fewer")
+        )
     return weights
 
 
@@ -90,8 +100,6 @@ def build_and_fill(build: Callable[[], _Module], weights: Mapping[str, torch.Ten
     try:
         with torch.device("meta"):
             model = build()
-        if not _restore_constants(model):
-            model = build()
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from error
     except Exception as error:  # every model class checks its configuration in its own way
@@ -101,6 +109,8 @@ def build_and_fill(build: Callable[[], _Module], weights: Mapping[str, torch.Ten
     # Files from before transformers 4.31 hold this constant as if it were a weight.
     weights = {name: tensor for name, tensor in weights.items() if not name.endswith("embeddings.position_ids")}
     _check_fit(model.state_dict(), weights, source)
+    if not _restore_constants(model):  # takes memory, by sizes that the file has shown to be true
+        model = build()
     model.load_state_dict(weights, strict=True, assign=True)
     return model.eval()
 
@@ -135,6 +145,12 @@ def _check_fit(expected: Mapping[str, torch.Tensor], got: Mapping[str, torch.Ten
     ]
     if misshaped:
         faults.append(f"of another shape {_listed(misshaped)}")
+    if no_reals := [
+        name
+        for name in expected
+        if name in got and expected[name].is_floating_point() and not got[name].is_floating_point()
+    ]:
+        faults.append(f"no real numbers {_listed(no_reals)}")
     if faults:
         raise CheckpointError(
             f"{source}: the weights do not fit the model that config.json describes: {'; '.join(faults)}. "

@@ -300,3 +300,26 @@ def test_parallel_processes_give_the_same(pisa, bertcat):
     with pytest.warns(UserWarning, match="experimental"):
         parallel = bertcat.parallel(2)
     assert pairs(parallel(candidates)) == pytest.approx(pairs(bertcat(candidates)), abs=5e-5)
+
+
+def test_between_pyterriers_own_sliding_windows_and_their_best(bertcat):
+    long = pd.DataFrame(
+        {
+            "qid": ["1", "1", "2"],
+            "query": ["copy a folder", "copy a folder", "sort"],
+            "docno": ["long", "short", "long"],
+            "text": [" ".join(DOCUMENTS.values()), DOCUMENTS["copy"], " ".join(DOCUMENTS.values())],
+            "url": ["a", "b", "c"],
+        }
+    )
+    windows = pt.text.sliding("text", length=20, stride=10, prepend_attr=None)
+    out = (windows >> bertcat >> pt.text.max_passage())(long)
+    cut = windows(long)
+    assert len(cut) > 2 * len(long)
+    cut["score"] = bertcat.scorer.score(cut["query"].tolist(), cut["text"].tolist())
+    cut["document"] = cut["docno"].str.partition("%p")[0]
+    best = cut.groupby(["qid", "document"])["score"].max()
+    assert pairs(out) == pytest.approx(best.to_dict(), abs=5e-5)
+    assert dict(zip(out["qid"] + out["docno"], out["url"], strict=True)) == {"1long": "a", "1short": "b", "2long": "c"}
+    for _, ranking in out.groupby("qid"):
+        assert ranking.sort_values("rank")["score"].is_monotonic_decreasing

@@ -192,7 +192,9 @@ def test_several_teachers_and_a_combined_loss_train_with_a_cosine_schedule(start
 
 def test_fitting_quietly_shows_nothing(start, capfd):
     fit(start, QUICK, *TRAIN, device="cpu", verbose=False)
-    assert "loss" not in "".join(capfd.readouterr())
+    shown = "".join(capfd.readouterr())
+    assert "loss" not in shown
+    assert "%" not in shown  # nor a bar
     fit(start, QUICK, *TRAIN, verbose=True)
     assert "loss" in "".join(capfd.readouterr())
 
@@ -251,6 +253,13 @@ def test_a_validation_pair_that_comes_twice_counts_once(start):
     twice = tuple(pd.concat([frame, frame]) for frame in HELD_OUT)
     once, repeated = (Validation(*frames, "RR@10", "text", start, Truncation()) for frames in (HELD_OUT, twice))
     assert once.evaluate(start.model) == repeated.evaluate(start.model)
+
+
+def test_queries_without_candidates_are_not_measured(start):
+    frame, qrels = HELD_OUT
+    more = pd.concat([qrels, qrels.assign(qid=[f"other{row}" for row in range(len(qrels))])])
+    fewer, all_of_them = (Validation(frame, some, "RR@10", "text", start, Truncation()) for some in (qrels, more))
+    assert fewer.evaluate(start.model) == all_of_them.evaluate(start.model) > 0
 
 
 def test_the_output_folder_is_a_checkpoint_that_loads(start, tmp_path):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,9 +100,22 @@ def train(
     last_state = _last_state(states)
     if last_state is not None:
         logger.info("going on from %s", last_state)
-    trainer.train(resume_from_checkpoint=last_state)
+    with nullcontext() if verbose else _without_bars():
+        trainer.train(resume_from_checkpoint=last_state)
     if data.validation is not None:
         logger.info("best validation %s: %s", options.measure, trainer.state.best_metric)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Hides the bars that transformers shows whenever it writes or reads weights."""
+    shown = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            transformers.utils.logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 class _PairTrainer(transformers.Trainer):

@@ -23,7 +23,7 @@ class Validation:
 
     Args:
         frame: Result frame with ``qid, query, docno, <text_field>``.
-        qrels: Columns ``qid, docno, label``.
+        qrels: Columns ``qid, docno, label``. Queries that the frame has not are left out.
         measure: An ir_measures measure or its name.
         text_field: The column that holds the passage.
         checkpoint: Whose tokenizer and source stand for the model under training.
@@ -50,16 +50,17 @@ class Validation:
         pt.validate.columns(self.qrels, includes=["qid", "docno", "label"])
         refuse_missing(self.frame, ["query", self.text_field])
         object.__setattr__(self, "frame", _distinct(self.frame))
-        object.__setattr__(self, "qrels", _distinct(self.qrels))
-        ranked, judged = self.frame["qid"].unique(), self.qrels["qid"].unique()
-        if not set(ranked) & set(judged):
+        qrels = _distinct(self.qrels)
+        ranked, judged = self.frame["qid"].unique(), qrels["qid"].unique()
+        object.__setattr__(self, "qrels", qrels[qrels["qid"].isin(ranked)])
+        if self.qrels.empty:
             raise TrainingDataError(
                 f"the validation qrels judge none of the {len(ranked)} validation queries: {len(judged)} are judged, "
                 f"such as {judged[:3].tolist()} against {ranked[:3].tolist()}"
             )
 
     def evaluate(self, model: CrossEncoder) -> float:
-        """The measure's mean over the judged queries, of the candidates ranked by ``model``."""
+        """The measure's mean over the judged queries of the frame, of the candidates ranked by ``model``."""
         scorer = PairScorer(
             replace(self.checkpoint, model=model),
             truncation=self.truncation,

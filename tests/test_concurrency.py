@@ -1,0 +1,163 @@
+"""One re-ranker used by many at once: threads, forked and spawned processes, people who interrupt."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import tiny_model
+
+from pyterrier_bertcat import BertCatReRanker, Passages, ScoreStore
+from pyterrier_bertcat.checkpoints import Checkpoint, save_checkpoint
+
+WORDS = ["what", "is", "the", "quick", "brown", "fox", "doing", "over", "a", "lazy", "dog", "in", "library", "two"]
+THREADS = 8
+ATOL = 5e-5
+
+
+def frame(seed, rows=40):
+    numbers = np.random.default_rng(seed)
+    texts = [" ".join(numbers.choice(WORDS, numbers.integers(1, 60))) for _ in range(rows)]
+    docnos = [f"d{number}" for number in range(rows)]
+    return pd.DataFrame({"qid": f"q{seed}", "query": f"fox {seed}", "docno": docnos, "text": texts})
+
+
+def scores(result):
+    return result.sort_values("docno")["score"].to_numpy()
+
+
+@pytest.fixture(scope="module")
+def folder(tokenizer, tmp_path_factory):
+    return save_checkpoint(Checkpoint(tiny_model(), tokenizer), tmp_path_factory.mktemp("model") / "checkpoint")
+
+
+@pytest.fixture(scope="module")
+def expected(folder):
+    reranker = made(folder)
+    return [scores(reranker(frame(seed))) for seed in range(THREADS)]
+
+
+def made(folder, **options):
+    return BertCatReRanker(str(folder), device="cpu", verbose=False, **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"passages": Passages(length=400)}, {"store": True}, {"batch_size": 3}])
+def test_eight_threads_may_share_one_that_was_not_loaded(options, folder, expected, tmp_path):
+    if "store" in options:
+        options = {"store": ScoreStore(tmp_path / "store")}
+    reranker = made(folder, **options)
+    together = threading.Barrier(THREADS)
+
+    def work(thread):
+        together.wait()
+        return [(seed, scores(reranker(frame(seed)))) for seed in np.random.default_rng(thread).permutation(THREADS)]
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for found in pool.map(work, range(THREADS)):
+            for seed, some in found:
+                np.testing.assert_allclose(some, expected[seed], atol=ATOL)
+    if options.get("store"):
+        assert len(options["store"]) == sum(len(frame(seed).drop_duplicates("text")) for seed in range(THREADS))
+
+
+def test_threads_get_the_error_of_their_own_frame(folder, expected):
+    reranker = made(folder)
+
+    def work(seed):
+        mine = frame(seed)
+        if seed % 2:
+            mine.loc[3, "text"] = None
+        try:
+            return scores(reranker(mine))
+        except ValueError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = list(pool.map(work, range(THREADS)))
+    for seed, one in enumerate(found):
+        if seed % 2:
+            assert f"docno 'd3' of qid 'q{seed}'" in one
+        else:
+            np.testing.assert_allclose(one, expected[seed], atol=ATOL)
+
+
+PROCESSES = textwrap.dedent("""
+    import multiprocessing, sys
+    sys.path.insert(0, {tests!r})
+    from test_concurrency import frame, made, scores
+    import torch
+
+    torch.set_num_threads(2)
+    START, FOLDER, STORE = sys.argv[1:]
+    reranker = made(FOLDER, **({{"store": STORE}} if STORE else {{}}))
+
+    def work(seed):
+        return scores(reranker(frame(seed))).tolist()
+
+    def give(seed, connection, reranker):
+        connection.send(scores(reranker(frame(seed))).tolist())
+
+    if __name__ == "__main__":
+        own = work(0)  # loaded, its threads started
+        context = multiprocessing.get_context(START)
+        pipes = [context.Pipe() for _ in range(3)]
+        children = [context.Process(target=give, args=(seed, pipes[seed][1], reranker)) for seed in range(3)]
+        for child in children:
+            child.start()
+        found = [pipe.recv() if pipe.poll(60) else "nothing" for pipe, _ in pipes]
+        for child in children:
+            child.join(10)
+        print(repr((found, own, [child.exitcode for child in children])))
+""")
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_process_may_be_forked_or_spawned_from_one_that_has_scored(start, stored, folder, expected, tmp_path):
+    if start == "fork" and not hasattr(os, "fork"):
+        pytest.skip("this system has no fork")
+    script = tmp_path / "script.py"
+    script.write_text(PROCESSES.format(tests=os.path.dirname(__file__)))
+    command = [sys.executable, str(script), start, str(folder), str(tmp_path / "store") if stored else ""]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    found, own, exit_codes = eval(ended.stdout.splitlines()[-1])
+    assert exit_codes == [0, 0, 0], ended.stderr[-3000:]
+    for seed, some in enumerate([*found, own]):
+        np.testing.assert_allclose(some, expected[seed % 3], atol=ATOL)
+
+
+@pytest.mark.parametrize("options", [{}, {"store": True}, {"devices": ["cpu", "cpu"]}])
+def test_interrupted_at_any_moment_it_scores_right_the_next_time(options, folder, tmp_path):
+    large, small = frame(100, rows=400), frame(0)
+    right = {size: scores(made(folder)(one)) for size, one in (("large", large), ("small", small))}
+    if "store" in options:
+        options = {"store": ScoreStore(tmp_path / "store")}
+    reranker = made(folder, batch_size=4, **options)
+    reranker(small)
+    start = time.perf_counter()
+    made(folder, batch_size=4)(large)
+    whole = time.perf_counter() - start
+    interrupted = 0
+    for delay in np.random.default_rng(0).uniform(0, whole, 12):
+        timer = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT))
+        try:
+            timer.start()
+            found = scores(reranker(large))
+            timer.join()  # it was faster: the interrupt comes now
+            time.sleep(0.01)
+        except KeyboardInterrupt:
+            interrupted += 1
+        else:
+            np.testing.assert_allclose(found, right["large"], atol=ATOL)
+        timer.join()
+        np.testing.assert_allclose(scores(reranker(small)), right["small"], atol=ATOL)
+    np.testing.assert_allclose(scores(reranker(large)), right["large"], atol=ATOL)
+    assert interrupted > 0
