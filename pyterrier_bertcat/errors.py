@@ -103,7 +103,7 @@ class StoreError(BertCatError, OSError):
 
 
 class WorkerError(BertCatError, RuntimeError):
-    """No process is left, of those that score on several devices; the message says how each of them ended.
+    """No process is left, of those that score on several devices, or a fork has no threads for OpenVINO.
 
     Example:
         >>> from pyterrier_bertcat import BertCatReRanker, WorkerError

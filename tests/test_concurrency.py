@@ -45,7 +45,8 @@ def expected(folder):
 
 
 def made(folder, **options):
-    return BertCatReRanker(str(folder), device="cpu", verbose=False, **options)
+    device = None if "devices" in options else "cpu"
+    return BertCatReRanker(str(folder), device=device, verbose=False, **options)
 
 
 @pytest.mark.parametrize("options", [{}, {"passages": Passages(length=400)}, {"store": True}, {"batch_size": 3}])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 
 import numpy as np
@@ -11,7 +12,7 @@ from conftest import tiny_model
 from pyterrier_bertcat.backends.openvino import OpenVinoBackend
 from pyterrier_bertcat.checkpoints import Checkpoint, save_checkpoint
 from pyterrier_bertcat.engine import packaged_calibration
-from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.errors import InputError, WorkerError
 from pyterrier_bertcat.reranker import BertCatReRanker
 from pyterrier_bertcat.scoring import PairScorer
 
@@ -90,6 +91,22 @@ def test_what_can_not_be_is_refused(tokenizer):
 
 
 # On the re-ranker
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_fork_gets_an_error_instead_of_waiting_for_threads_that_it_has_not(tokenizer):
+    checkpoint = checkpoint_of("distilbert", tokenizer)
+    scorer = PairScorer(checkpoint, backend=OpenVinoBackend(checkpoint), verbose=False)
+    expected = scorer.score(["a"], ["fox"])
+    if (process := os.fork()) == 0:
+        try:
+            scorer.score(["a"], ["fox"])
+        except WorkerError as error:
+            os._exit(7 if "spawn" in str(error) else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 7
+    assert scorer.score(["a"], ["fox"]) == expected
 
 
 def frame() -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from pyterrier_bertcat.backends.openvino_graph import EXTRA, float_graph, int8_graph
 from pyterrier_bertcat.devices import choose_device, choose_dtype, is_fast, peak_memory_mb
-from pyterrier_bertcat.errors import InputError, MissingExtraError
+from pyterrier_bertcat.errors import InputError, MissingExtraError, WorkerError
 from pyterrier_bertcat.truncation import Truncation
 
 if TYPE_CHECKING:
@@ -95,9 +96,19 @@ class OpenVinoBackend:
         # Asked once: asking waits for whatever is running.
         self.most_running = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._process = os.getpid()
 
     def start(self, batch: PairBatch) -> Callable[[], NDArray[np.float32]]:
-        """Starts scoring the pairs of a batch: float32 (b,). See `Backend`."""
+        """Starts scoring the pairs of a batch: float32 (b,). See `Backend`.
+
+        Raises:
+            WorkerError: This process is a fork of the one that made the backend: OpenVINO's threads are not in it.
+        """
+        if self._process != os.getpid():
+            raise WorkerError(
+                "OpenVINO can't go on in a fork of the process that it was loaded in: start processes by 'spawn' "
+                "(multiprocessing.get_context), or load the re-ranker in each of them"
+            )
         try:
             request = self._idle.get_nowait()
         except queue.Empty:  # all are at work, or were left when a run was interrupted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,7 @@ class TorchBackend:
         self._linear = fastest_linear(self.device, self.dtype)
         self._packs = self.device.type == "cpu" or variable_length_works(self.device, self.dtype)
         self._placed = _Placed(self._owned, self.device, self.dtype, self._linear)
+        self._process = os.getpid()
 
     @property
     def device_name(self) -> str:
@@ -90,6 +92,9 @@ class TorchBackend:
 
     def start(self, batch: PairBatch) -> Callable[[], NDArray[np.float32]]:
         """Starts scoring the pairs of a batch: float32 (b,). See `Backend`."""
+        if self._process != os.getpid():  # a fork, which has none of the threads that OpenMP waits for
+            self._process = os.getpid()
+            torch.set_num_threads(1)
         if self._placed.version != weights_version(self._owned):
             self._placed = _Placed(self._owned, self.device, self.dtype, self._linear)
         placed = self._placed
