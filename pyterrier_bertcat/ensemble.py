@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.frames import MissingText, query_text_pairs, ranked
 from pyterrier_bertcat.identity import IdentifiedByOptions
+from pyterrier_bertcat.run_statistics import RunStatistics, warn_of_truncation
 
 if TYPE_CHECKING:
     from pyterrier_bertcat.scoring import PairScorer
@@ -47,6 +48,7 @@ class MeanReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
     """
 
     _means: tuple[list[PairScorer], list[tuple[PairScorer, int]]] | None  # of which scorers, and how many are in each
+    _stats: tuple[RunStatistics, ...]
     schematic: ClassVar[dict[str, str]] = {"label": "mean of BERT_Cats", "help_url": "https://arxiv.org/abs/2010.02666"}
 
     def __init__(self, rerankers: Sequence[Member]) -> None:
@@ -56,13 +58,18 @@ class MeanReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
             rerankers: At least one.
 
         Raises:
-            InputError: There is none, or they don't agree in ``text_field``, ``missing_text``, or use ``depth`` or
-                ``extra_columns``.
+            InputError: There is none, one is something else, or they don't agree in ``text_field`` or ``missing_text``,
+                or use ``depth``, ``extra_columns`` or ``store``.
         """
         self.rerankers = tuple(rerankers)
-        self._means = None
+        self._means, self._stats = None, ()
         if not self.rerankers:
             raise InputError("an ensemble has at least one re-ranker, got none")
+        if others := [one for one in self.rerankers if not hasattr(type(one), "scorer")]:
+            raise InputError(
+                f"the members of an ensemble are BertCatReRankers, got {others[0]!r}; "
+                "PyTerrier adds up the scores of other transformers: 0.5 * one + 0.5 * two"
+            )
         for name in ("text_field", "missing_text"):
             values = {getattr(reranker, name) for reranker in self.rerankers}
             if len(values) > 1:
@@ -77,22 +84,42 @@ class MeanReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
         first = self.rerankers[0]
         pt.validate.result_frame(inp, extra_columns=["query", first.text_field])
         queries, texts = query_text_pairs(inp, text_field=first.text_field, missing_text=first.missing_text)
-        return ranked(inp, self.scores(queries, texts) if queries else np.empty(0, dtype=np.float32))
+        if not queries:
+            return ranked(inp, np.empty(0, dtype=np.float32))
+        scores = self.scores(queries, texts)
+        for scorer, statistics in zip(self._scorers_of_means(), self._stats, strict=True):
+            warn_of_truncation(statistics, passages=scorer[0].passages, stacklevel=2)
+        return ranked(inp, scores)
+
+    def load(self) -> MeanReRanker:
+        """Loads all members now, so that a timed experiment does not count it; returns self."""
+        self._scorers_of_means()
+        return self
+
+    @property
+    def stats(self) -> tuple[RunStatistics, ...]:
+        """As `BertCatReRanker.stats`, one for each group of members that read one tokenisation; none before a run."""
+        return self._stats
 
     def scores(self, queries: Sequence[str], texts: Sequence[str]) -> NDArray[np.float32]:
         """Scores ``queries[i]`` with ``texts[i]``: two sequences of n strings -> float32 (n,)."""
+        total, statistics = np.zeros(len(queries), dtype=np.float64), []
+        for scorer, members in self._scorers_of_means():
+            total += scorer.score(queries, texts).astype(np.float64) * members
+            statistics.append(scorer.statistics or RunStatistics())
+        self._stats = tuple(statistics)
+        return (total / len(self.rerankers)).astype(np.float32)
+
+    def _scorers_of_means(self) -> list[tuple[PairScorer, int]]:
         from pyterrier_bertcat.engine import mean_scorers
 
         scorers = [reranker.scorer for reranker in self.rerankers]
         if self._means is None or self._means[0] != scorers:
             self._means = scorers, mean_scorers(scorers)
-        total = np.zeros(len(queries), dtype=np.float64)
-        for scorer, members in self._means[1]:
-            total += scorer.score(queries, texts).astype(np.float64) * members
-        return (total / len(self.rerankers)).astype(np.float32)
+        return self._means[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"rerankers": self.rerankers, "_means": None}
+        return {"rerankers": self.rerankers, "_means": None, "_stats": ()}
 
     def _identity(self) -> dict[str, Any]:
         return {"rerankers": self.rerankers}

@@ -55,7 +55,8 @@ class LooksInside:
     ) -> Explanation | Explanations:
         """Shows how much each word moves the score, of one pair or of every row of a frame.
 
-        With ``passages``, the best passage is what is explained.
+        With ``passages``, the best passage is what is explained, as a text of its own. Where it begins or ends inside a
+        word, it is tokenised differently alone, and its score is not quite the one that ranked the document.
 
         Args:
             query: A query, or a result frame as `transform` takes it.
@@ -67,7 +68,8 @@ class LooksInside:
             What shows itself in notebooks, with ``to_dataframe()`` and ``to_html(path)``.
 
         Raises:
-            InputError: There is no such method, or something is not a string.
+            InputError: There is no such method, something is not a string, or ``passages`` aggregates several passages'
+                scores, which no single passage explains.
             MissingExtraError: ``"gradients"`` without captum.
         """
         explainer = self._explainer(method)
@@ -103,6 +105,11 @@ class LooksInside:
         """The passages that make their documents' scores; without passages, the texts."""
         if self.passages is None or not texts:
             return texts
+        if self.passages.aggregate not in ("max", "first"):
+            raise InputError(
+                f"with aggregate={self.passages.aggregate!r} a document's score is that of several passages, which "
+                "one of them would not explain: use aggregate='max', or give a passage to a re-ranker without"
+            )
         scored = self.scorer.scored(queries, texts)
         starts, ends = self.scorer.character_ranges(texts, scored.best_passages).tolist()
         return [text[start:end] for text, start, end in zip(texts, starts, ends, strict=True)]

@@ -42,14 +42,14 @@ def check_options(options: Mapping[str, Any]) -> None:
         value = options[name]
         if not (none_allowed and value is None) and not (isinstance(value, str) and value):
             raise InputError(f"{name} is a string that is not empty{' or None' * none_allowed}, got {value!r}")
-    if options["text_field"] in (*OUTPUT_COLUMNS, *EXTRA_COLUMNS):
-        raise InputError(
-            f"text_field={options['text_field']!r} is a column that re-ranking writes: rename the texts' column"
-        )
     Truncation(**{name: options[name] for name in ("max_length", "max_query_length")}, strategy=options["truncation"])
     if not isinstance(options["passages"], (Passages, type(None))):
         raise InputError(f"passages is a Passages or None, got {options['passages']!r}")
     _check_extra_columns(options["extra_columns"])
+    if options["text_field"] in (*OUTPUT_COLUMNS, *options["extra_columns"]):
+        raise InputError(
+            f"text_field={options['text_field']!r} is a column that re-ranking writes: rename the texts' column"
+        )
     _check_store(options["store"], options["extra_columns"])
     for name, choices in (("backend", tuple(DTYPES)), ("missing_text", MISSING_TEXT_CHOICES)):
         if options[name] not in choices:

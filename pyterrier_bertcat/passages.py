@@ -25,7 +25,8 @@ class Passages:
         length: Tokens per passage; fewer where a long query and the truncation leave no room for so many.
         stride: From the beginning of one passage to the next; less than ``length``, and passages overlap.
         aggregate: The document's score: ``"max"`` of its passages' scores, that of the ``"first"``, their ``"mean"``,
-            their ``"sum"``, or ``"kmax"``: the mean of the best ``k``.
+            their ``"sum"``, or ``"kmax"``: the mean of the best ``k``. Scores are logits, and passages that are not
+            relevant have negative ones: a sum puts long documents low.
         k: For ``"kmax"``.
 
     Source: Dai and Callan 2019, "Deeper Text Understanding for IR with Contextual Neural Language Modeling", section 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -79,9 +80,21 @@ class ReadThroughScorer:
                 )
             run = scorer.statistics or run
         self.statistics = replace(
-            run, pairs=len(scores), from_store=len(scores) - len(missing), seconds=perf_counter() - began
+            run,
+            pairs=len(scores),
+            from_store=len(scores) - len(missing),
+            truncated_in_store=self._truncated_in_store(run.truncated_pairs),
+            seconds=perf_counter() - began,
         )
         return scores
+
+    def _truncated_in_store(self, more: int) -> int:
+        """How many pairs with these settings were cut, with ``more`` now: the scores themselves don't say."""
+        name = f"truncated: {json.dumps(dict(self._settings), sort_keys=True)}"
+        count = int(self._store.recall(name) or 0) + more
+        if more:
+            self._store.remember(name, str(count))
+        return count
 
 
 class _Writer:

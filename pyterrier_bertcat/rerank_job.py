@@ -48,7 +48,9 @@ def temporary_store(output: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def rerank_run(candidates: RunCandidates, reranker: BertCatReRanker, run: RunWriter, *, verbose: bool = True) -> int:
+def rerank_run(
+    candidates: RunCandidates, reranker: BertCatReRanker, run: RunWriter, *, verbose: bool = True
+) -> tuple[int, int]:
     """Re-ranks candidates frame by frame and writes them as they come, queries in the order of the run.
 
     Args:
@@ -58,14 +60,15 @@ def rerank_run(candidates: RunCandidates, reranker: BertCatReRanker, run: RunWri
         verbose: Shows progress, with the time left.
 
     Returns:
-        How many pairs were cut; the re-ranker's own warning of that, which would come with each frame, is held back.
+        How many pairs were cut, and of those whose scores a store had before, how many may have been. The re-ranker's
+        own warnings of that, which would come with each frame, are held back.
 
     Raises:
         InputError: The run can't be written.
         CheckpointError: The model can't be loaded.
         OSError: The disk is full.
     """
-    truncated = 0
+    truncated = truncated_before = 0
     with run:  # before the model is loaded: a folder that can't be written to should cost no time
         rows_at_least = _CPU_ROWS if _on_cpu(reranker.load()) else _DEVICE_ROWS
         interval_s = 0.1 if sys.stderr.isatty() else _LOG_INTERVAL_S  # a log file should not fill with bars
@@ -76,9 +79,12 @@ def rerank_run(candidates: RunCandidates, reranker: BertCatReRanker, run: RunWri
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", TruncationWarning)
                     run.write(reranker.transform(frame))
-                truncated += reranker.stats.truncated_pairs if reranker.stats else 0
+                if stats := reranker.stats:
+                    truncated += stats.truncated_pairs
+                    if stats.from_store:
+                        truncated_before = max(truncated_before, stats.truncated_in_store - truncated)
                 bar.update(len(frame))
-    return truncated
+    return truncated, truncated_before
 
 
 def remove_store(folder: Path) -> None:

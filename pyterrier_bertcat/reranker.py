@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 from collections.abc import Iterable, Sequence
 from os.path import join
 from pathlib import Path
@@ -16,7 +15,7 @@ import pyterrier as pt
 
 from pyterrier_bertcat.batching import DEFAULT_BATCH_SIZE
 from pyterrier_bertcat.depth import first_rows, with_rest_below
-from pyterrier_bertcat.errors import CheckpointError, TruncationWarning
+from pyterrier_bertcat.errors import CheckpointError
 from pyterrier_bertcat.extra_columns import extra_columns as make_extra_columns
 from pyterrier_bertcat.extra_columns import spread
 from pyterrier_bertcat.frames import MissingText, query_text_pairs, ranked, with_strings
@@ -26,6 +25,7 @@ from pyterrier_bertcat.options import PIN, PUBLISHED, check_options, is_name
 from pyterrier_bertcat.passages import Passages
 from pyterrier_bertcat.publishing import Publishes
 from pyterrier_bertcat.pyserini_hits import ReRanksHits
+from pyterrier_bertcat.run_statistics import RunStatistics, warn_of_truncation
 from pyterrier_bertcat.truncation import Truncation
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 _PIN_DIGITS = 16
 _SCORER_OPTIONS = ("batch_size", "batch_tokens", "passages", "device", "devices", "dtype", "backend", "calibration")
-_TRUNCATED_SHARE_WARNED = 0.01
 
 
 class BertCatReRanker(IdentifiedByOptions, LooksInside, Publishes, ReRanksHits, pt.Estimator):  # type: ignore[misc]
@@ -199,6 +198,7 @@ class BertCatReRanker(IdentifiedByOptions, LooksInside, Publishes, ReRanksHits, 
             PairTooLargeError: a single pair does not fit in the device's memory.
             WorkerError: of several devices, no process is left.
         """
+        check_options(self._options())  # which may have been set since
         needed = ["query", self.text_field] + ["score"] * (self.depth is not None)
         pt.validate.result_frame(inp, extra_columns=needed)
         to_score = np.ones(len(inp), dtype=np.bool_) if self.depth is None else first_rows(inp, self.depth)
@@ -213,7 +213,7 @@ class BertCatReRanker(IdentifiedByOptions, LooksInside, Publishes, ReRanksHits, 
             scores, self._stats = scored.scores, scorer.statistics
             columns = make_extra_columns(self.extra_columns, scored, texts, scorer.character_ranges)
         if queries:
-            self._warn_of_truncation()
+            warn_of_truncation(self._stats or RunStatistics(), passages=self.passages, stacklevel=2)
         if self.depth is not None:
             scores = with_rest_below(inp, to_score, scores)
         return ranked(inp, scores, extra=spread(columns, self.extra_columns, to_score))
@@ -276,6 +276,7 @@ class BertCatReRanker(IdentifiedByOptions, LooksInside, Publishes, ReRanksHits, 
         """Trains on result frames, as ``training`` says, takes on the trained weights, and returns self.
 
         Afterwards ``model`` is the output folder, pinned by ``revision``, or a `Checkpoint` where there is no folder.
+        Training reads each text once, cut as the options say; ``passages`` count where it validates.
 
         Args:
             topics_or_res_tr: Rows to train on, with the same columns as for `transform`.
@@ -304,6 +305,7 @@ class BertCatReRanker(IdentifiedByOptions, LooksInside, Publishes, ReRanksHits, 
             qrels_va,
             text_field=self.text_field,
             truncation=self._truncation_options(),
+            passages=self.passages,
             device=self.device,
             verbose=self.verbose,
         )
@@ -380,16 +382,6 @@ class BertCatReRanker(IdentifiedByOptions, LooksInside, Publishes, ReRanksHits, 
             return self.scorer
 
         return ReadThroughScorer(store, settings, scorer)
-
-    def _warn_of_truncation(self) -> None:
-        stats = self._stats
-        if stats is not None and stats.truncated_share > _TRUNCATED_SHARE_WARNED:
-            warnings.warn(
-                f"{stats.truncated_pairs} of {stats.pairs} pairs were too long and lost {stats.tokens_lost} tokens: "
-                "passages=Passages() scores documents whole",
-                TruncationWarning,
-                stacklevel=3,
-            )
 
     def _forget(self) -> None:
         """Drops what was loaded, and what is known of the last run."""

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+
+from pyterrier_bertcat.errors import TruncationWarning
+
+if TYPE_CHECKING:
+    from pyterrier_bertcat.passages import Passages
+
+_SHARE_WARNED = 0.01
 
 
 @dataclass
@@ -18,6 +26,7 @@ class RunStatistics:
     Attributes:
         pairs: Pairs in the input.
         from_store: Pairs whose scores came from a store; what follows is of the others.
+        truncated_in_store: How many pairs, of all that were ever scored into that store with these settings, were cut.
         distinct_pairs: Different ones among them; each was scored once.
         rows: What the model read: pairs, or queries with passages where documents are cut into those.
         tokens: Tokens of these rows, special ones counted, pads not.
@@ -46,6 +55,7 @@ class RunStatistics:
 
     pairs: int = 0
     from_store: int = 0
+    truncated_in_store: int = 0
     distinct_pairs: int = 0
     rows: int = 0
     tokens: int = 0
@@ -77,8 +87,9 @@ class RunStatistics:
 
     @property
     def truncated_share(self) -> float:
-        """The share of the pairs of which something was cut off, 0 to 1."""
-        return self.truncated_pairs / self.pairs if self.pairs else 0.0
+        """The share of the pairs, those from a store aside, of which something was cut off, 0 to 1."""
+        scored = self.pairs - self.from_store
+        return self.truncated_pairs / scored if scored else 0.0
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row, a column per figure: rows of several runs can be concatenated."""
@@ -96,6 +107,36 @@ class RunStatistics:
 
     def _figures(self) -> dict[str, Any]:
         return {**asdict(self), "pairs_per_second": self.pairs_per_second, "truncated_share": self.truncated_share}
+
+
+def warn_of_truncation(statistics: RunStatistics, *, passages: Passages | None, stacklevel: int) -> None:
+    """Warns where more than 1 % of the pairs were cut, or may have been when a store got their scores.
+
+    Args:
+        statistics: Of the run.
+        passages: As the pairs were scored; those that read the first passage only are meant to leave text out.
+        stacklevel: As of `warnings.warn`, from the caller.
+    """
+    if passages is not None and passages.aggregate == "first":
+        return
+    if passages is None:
+        way_out = "passages=Passages() scores documents whole"
+    else:
+        way_out = "these are queries that leave a passage too little room, see max_query_length"
+    if statistics.truncated_share > _SHARE_WARNED:
+        warnings.warn(
+            f"{statistics.truncated_pairs} of {statistics.pairs - statistics.from_store} pairs were too long and lost "
+            f"{statistics.tokens_lost} tokens: {way_out}",
+            TruncationWarning,
+            stacklevel=stacklevel + 1,
+        )
+    if statistics.from_store and statistics.truncated_in_store > _SHARE_WARNED * statistics.from_store:
+        warnings.warn(
+            f"{statistics.from_store} scores came from the store, where {statistics.truncated_in_store} are of pairs "
+            f"that were too long, perhaps some of these: {way_out}",
+            TruncationWarning,
+            stacklevel=stacklevel + 1,
+        )
 
 
 def _shown(value: object) -> str:

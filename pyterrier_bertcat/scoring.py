@@ -57,6 +57,7 @@ class PairScorer:
     an interrupt (Ctrl-C).
 
     Attributes:
+        passages: As given.
         verbose: Whether calls that take longer than a second show a progress bar.
         statistics: Of the last call that ended; None before the first one.
 
@@ -112,7 +113,7 @@ class PairScorer:
             )
         self.verbose = verbose
         self.statistics: RunStatistics | None = None
-        self._passages = passages
+        self.passages = passages
         self._tokenizer = PairTokenizer(checkpoint.tokenizer, truncation=truncation, passages=passages)
         if backend is None:
             backend = TorchBackend(checkpoint.model, device=device, dtype=dtype)
@@ -131,7 +132,7 @@ class PairScorer:
 
     def reads_as(self, other: PairScorer) -> bool:
         """Whether both give their models the same tokens, one row per pair."""
-        return self._passages is None and other._passages is None and self._tokenizer.encodes_as(other._tokenizer)
+        return self.passages is None and other.passages is None and self._tokenizer.encodes_as(other._tokenizer)
 
     def score(
         self,
@@ -251,7 +252,7 @@ class PairScorer:
 
     def _windows(self, queries: list[str], texts: list[str], pairs: Rows, run: RunStatistics) -> Generator[_Window]:
         """Tokenises some of the pairs, a number of them at a time."""
-        size = _WINDOW_PAIRS if self._passages is None else _WINDOW_DOCUMENTS
+        size = _WINDOW_PAIRS if self.passages is None else _WINDOW_DOCUMENTS
         starts = range(0, len(pairs), size)
 
         def windows() -> Generator[_Window]:
@@ -259,7 +260,7 @@ class PairScorer:
                 rows = pairs[start : start + size].tolist()
                 with run.timed("tokenising_seconds"):
                     encoded = self._tokenizer.encode([queries[row] for row in rows], [texts[row] for row in rows])
-                yield _Window(start, encoded, RowScores(encoded, self._passages))
+                yield _Window(start, encoded, RowScores(encoded, self.passages))
 
         # A thread for a single window would have nothing to run beside.
         with closing(look_ahead(windows(), name="tokenising") if len(starts) > 1 else windows()) as ready:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import inspect
 import json
 import os
 import signal
@@ -26,9 +25,6 @@ PHRASES = [
     f"{verb} {noun}" for verb in ("copy", "read", "sort", "delete") for noun in ("a folder", "a file", "a list", "tea")
 ]
 TEXTS = {f"d{number}": f"How to {phrase}." for number, phrase in enumerate(PHRASES)}
-OPTIONS = inspect.signature(BertCatReRanker).parameters
-needs_store = pytest.mark.skipif("store" not in OPTIONS, reason="BertCatReRanker has no option store yet")
-needs_depth = pytest.mark.skipif("depth" not in OPTIONS, reason="BertCatReRanker has no option depth yet")
 
 
 @pytest.fixture
@@ -86,13 +82,33 @@ def test_quiet_says_nothing_and_gzip_goes_by_name(files, capsys):
 
 
 def test_a_dry_run_counts_and_writes_nothing(files, capsys, monkeypatch):
-    monkeypatch.setattr(BertCatReRanker, "load", None)  # it would fail if it came to that
+    monkeypatch.setattr(BertCatReRanker, "transform", None)  # it would fail if it came to that
     before = sorted(files.iterdir())
     assert main(command(files, "--dry-run", "--quiet")) == 0
     printed = capsys.readouterr().out
     assert "42 rows, 3 queries, 14 documents" in printed
     assert "42 pairs, 42 distinct" in printed
     assert sorted(files.iterdir()) == before
+
+
+def test_a_dry_run_finds_a_model_that_can_not_be_used(files, capsys):
+    assert main([*command(files, "--dry-run"), "--model", "no/such/folder"]) == 1
+    assert "no/such/folder" in capsys.readouterr().err
+
+
+def test_long_documents_are_scored_by_their_passages_or_named_as_cut_each_time(files, capsys):
+    long = pd.DataFrame([json.loads(line) for line in (files / "texts.jsonl").read_text().splitlines()])
+    long[long.columns[1]] = [f"{text} {'fox ' * 60}{text}" for text in long[long.columns[1]]]
+    (files / "texts.jsonl").write_text(long.to_json(orient="records", lines=True))
+    cut = command(files, "--max-length", "40", store=True)
+    for _ in range(2):  # the second time, all scores come from the store
+        assert main([*cut, "--store", str(files / "scores")]) == 0
+        warning = capsys.readouterr().err
+        assert "42" in warning
+        assert "see --passages" in warning
+    by_passages = ["--passages", "20,10", "--aggregate", "mean"]
+    assert main(command(files, "--max-length", "40", *by_passages)) == 0
+    assert "cut" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -149,7 +165,6 @@ def test_wrong_usage_exits_with_2(files, more, capsys):
     assert "usage: pyterrier-bertcat rerank" in capsys.readouterr().err
 
 
-@needs_depth
 def test_below_the_depth_the_run_is_kept(files):
     assert main(command(files, "--depth", "5", "--quiet")) == 0
     run = read_run(files / "out.run")
@@ -159,7 +174,6 @@ def test_below_the_depth_the_run_is_kept(files):
         assert rows["docno"][5:].tolist() == documents[5:]
 
 
-@needs_store
 def test_a_finished_job_leaves_no_store_but_a_given_one_is_kept(files):
     assert main(command(files, "--quiet", store=True)) == 0
     assert not (files / "out.run.scores").exists()
@@ -167,7 +181,6 @@ def test_a_finished_job_leaves_no_store_but_a_given_one_is_kept(files):
     assert (files / "mine").is_dir()
 
 
-@needs_store
 def test_a_job_that_was_killed_is_finished_by_starting_it_again(files, tiny_checkpoint):
     """Killed for good (SIGKILL) after its first scores were stored; then the output is, byte by byte, the same."""
     from pyterrier_bertcat.score_store import ScoreStore

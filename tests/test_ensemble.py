@@ -12,7 +12,7 @@ from conftest import tiny_model
 
 from pyterrier_bertcat.checkpoints import Checkpoint
 from pyterrier_bertcat.ensemble import MeanReRanker
-from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.errors import InputError, TruncationWarning
 from pyterrier_bertcat.passages import Passages
 from pyterrier_bertcat.reranker import BertCatReRanker
 
@@ -71,3 +71,21 @@ def test_what_does_not_go_together_is_refused(tokenizer):
         BertCatReRanker.mean([member(tokenizer, 0), member(tokenizer, 1, text_field="body")])
     with pytest.raises(InputError, match="leave depth"):
         BertCatReRanker.mean([member(tokenizer, 0, depth=3)])
+
+
+def test_what_is_no_member_is_refused_by_name(tokenizer):
+    mean = BertCatReRanker.mean([member(tokenizer, 0)])
+    for other in ("mini", mean, pt.apply.doc_score(lambda row: 1.0)):
+        with pytest.raises(InputError, match="are BertCatReRankers, got"):
+            BertCatReRanker.mean([member(tokenizer, 0), other])
+
+
+def test_it_loads_at_once_warns_of_what_was_cut_and_has_statistics(tokenizer):
+    ensemble = BertCatReRanker.mean([member(tokenizer, 0, max_length=12), member(tokenizer, 1, max_length=12)]).load()
+    assert ensemble.stats == ()
+    with pytest.warns(TruncationWarning, match=r"1 of 5 pairs .*passages=Passages"):
+        ensemble(frame())
+    [statistics] = ensemble.stats
+    assert statistics.truncated_pairs == 1
+    whole = [member(tokenizer, seed, passages=Passages(length=6, stride=3)) for seed in range(2)]
+    BertCatReRanker.mean(whole)(frame())  # a warning would be an error here

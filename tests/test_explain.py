@@ -254,6 +254,14 @@ def test_of_a_long_document_the_best_passage_is_explained(tiny_checkpoint):
     assert found.score == pytest.approx(bertcat.scorer.score(["a dog"], [text])[0], abs=5e-5)
 
 
+@pytest.mark.parametrize("aggregate", [{"aggregate": "mean"}, {"aggregate": "sum"}, {"aggregate": "kmax", "k": 2}])
+def test_a_score_of_several_passages_is_not_explained_by_one_of_them(aggregate, tiny_checkpoint):
+    bertcat = BertCatReRanker(tiny_checkpoint, passages=Passages(**aggregate), device="cpu", verbose=False)
+    for look in (lambda: bertcat.explain(QUERY, TEXT), lambda: bertcat.compare(QUERY, TEXT, OTHER)):
+        with pytest.raises(InputError, match=f"aggregate='{aggregate['aggregate']}'"):
+            look()
+
+
 def test_what_the_paper_cuts_is_not_read(tiny_checkpoint):
     truncation = Truncation(strategy="paper")
     reading = explainer(tiny_checkpoint, truncation=truncation).explain("dog " * 35, "fox " * 300)

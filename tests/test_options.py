@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 import torch
 
@@ -75,3 +76,19 @@ def test_a_revision_of_a_model_object_is_refused(tiny_checkpoint):
 def test_calibration_without_int8_is_refused():
     with pytest.raises(InputError, match="calibration is for dtype='int8', got it with dtype='auto'"):
         BertCatReRanker(calibration=[("a query", "a text")])
+
+
+def test_a_column_that_is_not_written_may_hold_the_texts():
+    assert BertCatReRanker("mini", text_field="passage").text_field == "passage"
+    with pytest.raises(InputError, match="text_field='passage' is a column that re-ranking writes"):
+        BertCatReRanker("mini", text_field="passage", extra_columns=["passage"])
+
+
+@pytest.mark.parametrize(("name", "value"), [("depth", 0), ("depth", "x"), ("missing_text", "nope")])
+def test_options_that_are_set_later_are_checked_before_they_are_used(name, value, tiny_checkpoint):
+    frame = pd.DataFrame([["q", "a fox", "d", "text", 1.0]], columns=["qid", "query", "docno", "text", "score"])
+    bertcat = BertCatReRanker(tiny_checkpoint, device="cpu", verbose=False)
+    bertcat(frame)
+    bertcat.set_parameter(name, value)
+    with pytest.raises(InputError, match=name):
+        bertcat(frame)

@@ -89,3 +89,24 @@ def test_statistics_show_as_a_row_as_text_and_as_html(short):
     html = short.stats._repr_html_()
     assert "<th>distinct pairs</th>" in html
     assert "<td>2</td>" in html
+
+
+def test_scores_from_a_store_still_warn(tiny_checkpoint, tmp_path):
+    stored = BertCatReRanker(tiny_checkpoint, max_length=10, store=tmp_path / "store", device="cpu", verbose=False)
+    with pytest.warns(TruncationWarning, match="2 of 3 pairs were too long"):
+        stored(frame(["fox", "fox " * 50, "dog " * 60]))
+    with pytest.warns(TruncationWarning, match="3 scores came from the store, where 2 are of pairs that were too long"):
+        stored(frame(["fox", "fox " * 50, "dog " * 60]))
+    assert (stored.stats.truncated_pairs, stored.stats.truncated_in_store) == (0, 2)
+    more = [f"fox {number}" for number in range(300)]
+    stored(frame(more))  # nothing of these was cut, nor comes from the store
+    with pytest.warns(TruncationWarning, match="1 of 1 pairs"):
+        stored(frame([*more, "cat " * 50]))
+
+
+def test_a_warning_fits_the_passages(tiny_checkpoint):
+    first = Passages(length=5, stride=5, aggregate="first")
+    BertCatReRanker(tiny_checkpoint, passages=first, device="cpu", verbose=False)(frame(["fox " * 50]))
+    short = BertCatReRanker(tiny_checkpoint, passages=Passages(), truncation="paper", device="cpu", verbose=False)
+    with pytest.warns(TruncationWarning, match="queries that leave a passage too little room"):
+        short(frame(["fox"]).assign(query="fox " * 60))

@@ -68,7 +68,15 @@ def run_sources(arguments: argparse.Namespace, **instead: Any) -> RunSources:
 
 def at_least_one(value: str) -> int:
     """A whole number from 1 on."""
-    number = int(value)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, got {number}")
-    return number
+    if not value.isdecimal() or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number, 1 or more, got {value!r}")
+    return int(value)
+
+
+def passage_tokens(value: str) -> dict[str, int]:
+    """``200`` or ``200,100``: a passage's length, and the stride, half of it if it is not given."""
+    length, comma, stride = value.partition(",")
+    return {
+        "length": at_least_one(length),
+        "stride": at_least_one(stride) if comma else max(1, at_least_one(length) // 2),
+    }

@@ -12,6 +12,7 @@ from pyterrier_bertcat.cli.arguments import (
     add_model_arguments,
     add_run_arguments,
     at_least_one,
+    passage_tokens,
     run_sources,
 )
 
@@ -34,12 +35,30 @@ def add_parser(commands: Commands) -> None:
     )
     stores.add_argument("--no-store", action="store_true", help="keep no scores: a stopped job starts anew")
     add_model_arguments(parser, default=None)
+    long = parser.add_argument_group("long documents")
+    long.add_argument(
+        "--passages",
+        type=passage_tokens,
+        metavar="TOKENS[,STRIDE]",
+        help="score documents by passages of so many tokens, one beginning so many after the other (half of TOKENS)",
+    )
+    long.add_argument(
+        "--aggregate", default="max", help="the document's score, of its passages': max, first, mean, sum (max)"
+    )
+    long.add_argument("--truncation", default="longest_first", help="or only_text, paper (longest_first)")
+    parser.add_argument(
+        "--devices",
+        type=lambda value: value if value == "all" else value.split(","),
+        metavar="all|D,D",
+        help="several devices, each with a process of its own",
+    )
     add_job_arguments(parser)
     parser.set_defaults(run_command=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs it."""
+    from pyterrier_bertcat.passages import Passages
     from pyterrier_bertcat.rerank_job import check_output, describe, remove_store, rerank_run, temporary_store
     from pyterrier_bertcat.reranker import BertCatReRanker
     from pyterrier_bertcat.run_candidates import read_candidates
@@ -52,6 +71,8 @@ def run(arguments: argparse.Namespace) -> None:
         "model": arguments.model,
         "depth": arguments.depth,
         "store": arguments.store or temporary,
+        "devices": arguments.devices,
+        "passages": arguments.passages and Passages(**arguments.passages, aggregate=arguments.aggregate),
     }
     reranker = BertCatReRanker(
         **{name: value for name, value in given.items() if value is not None},
@@ -59,6 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
         dtype=arguments.dtype,
         backend=arguments.backend,
         max_length=arguments.max_length,
+        truncation=arguments.truncation,
         verbose=False,  # the job shows its own progress, which knows how much is left
     )
     verbose = not arguments.quiet
@@ -66,13 +88,16 @@ def run(arguments: argparse.Namespace) -> None:
     if candidates.skipped:
         print(f"pyterrier-bertcat: warning: skipped: {candidates.skipped}", file=sys.stderr)
     if arguments.dry_run:
+        reranker.load()
         print(describe(candidates, depth=arguments.depth, max_length=arguments.max_length))
         return
-    truncated = rerank_run(candidates, reranker, output, verbose=verbose)
-    if truncated:
+    truncated, truncated_before = rerank_run(candidates, reranker, output, verbose=verbose)
+    if truncated or truncated_before:
+        before = f", and {truncated_before:,} of those whose scores are in the store" if truncated_before else ""
+        way_out = "" if arguments.passages else ": see --passages"
         print(
             f"pyterrier-bertcat: warning: {truncated:,} of {len(candidates.rows):,} pairs were cut at "
-            f"{arguments.max_length} tokens",
+            f"{arguments.max_length} tokens{before}{way_out}",
             file=sys.stderr,
         )
     if temporary is not None:

@@ -19,6 +19,7 @@ from pyterrier_bertcat.checkpoints import Checkpoint, load_checkpoint, save_chec
 from pyterrier_bertcat.devices import choose_device
 from pyterrier_bertcat.errors import InputError, MissingExtraError
 from pyterrier_bertcat.pairs import PairTokenizer
+from pyterrier_bertcat.passages import Passages
 from pyterrier_bertcat.training.collation import GroupCollator
 from pyterrier_bertcat.training.loop import TrainingData, queries_per_device, train
 from pyterrier_bertcat.training.options import TrainingOptions
@@ -42,6 +43,7 @@ def fit(
     *,
     text_field: str = "text",
     truncation: Truncation | None = None,
+    passages: Passages | None = None,
     device: str | None = None,
     verbose: bool = True,
 ) -> Checkpoint:
@@ -58,6 +60,7 @@ def fit(
         valid_qrels: Their judgments, or None.
         text_field: The column that holds the passage.
         truncation: How pairs are cut, in training and validation. None: to 512 tokens, the longest first.
+        passages: How validation scores documents by their passages. Training itself reads each text once, cut.
         device: ``"cpu"`` trains there. Else all visible GPUs are used; None: if there are any.
         verbose: Shows progress and losses.
 
@@ -81,7 +84,9 @@ def fit(
     queries_per_device(options, chosen_device)
     validation = None
     if valid_results is not None and valid_qrels is not None:
-        validation = Validation(valid_results, valid_qrels, options.measure, text_field, checkpoint, truncation)
+        validation = Validation(
+            valid_results, valid_qrels, options.measure, text_field, checkpoint, truncation, passages
+        )
     loss = options.chosen_loss
     candidates = judged_candidates(
         results,

@@ -48,6 +48,7 @@ def run_identity(
     if validation is not None:
         held_out.update(_digest(validation.frame, ["qid", "query", "docno", text_field]))
         held_out.update(_digest(validation.qrels, ["qid", "docno", "label"]))
+        held_out.update(str(validation.passages or "").encode())
     return {
         "start": checkpoint.fingerprint,
         "options": repr(told),

@@ -12,6 +12,7 @@ import pyterrier as pt
 from pyterrier_bertcat.checkpoints import Checkpoint
 from pyterrier_bertcat.errors import InputError, TrainingDataError
 from pyterrier_bertcat.modeling import CrossEncoder
+from pyterrier_bertcat.passages import Passages
 from pyterrier_bertcat.scoring import PairScorer
 from pyterrier_bertcat.training.sampling import refuse_missing
 from pyterrier_bertcat.truncation import Truncation
@@ -28,6 +29,7 @@ class Validation:
         text_field: The column that holds the passage.
         checkpoint: Whose tokenizer and source stand for the model under training.
         truncation: How pairs are cut.
+        passages: How documents are scored by their passages, or None.
 
     Raises:
         InputError: for a measure that there is not.
@@ -40,6 +42,7 @@ class Validation:
     text_field: str
     checkpoint: Checkpoint
     truncation: Truncation
+    passages: Passages | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -64,6 +67,7 @@ class Validation:
         scorer = PairScorer(
             replace(self.checkpoint, model=model),
             truncation=self.truncation,
+            passages=self.passages,
             device=model.bert_model.device,
             verbose=False,
         )
