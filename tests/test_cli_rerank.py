@@ -18,8 +18,8 @@ import pytest
 
 from pyterrier_bertcat.checkpoints import save_checkpoint
 from pyterrier_bertcat.cli import main
+from pyterrier_bertcat.files.runs import read_run
 from pyterrier_bertcat.reranker import BertCatReRanker
-from pyterrier_bertcat.run_files import read_run
 
 QUERIES = {"301": "copy a folder with everything in it", "302": "read a file line by line", "303": "sort a list"}
 PHRASES = [
