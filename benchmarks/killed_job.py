@@ -66,7 +66,7 @@ def write_job(folder: Path, data: Path, queries: int, depth: int) -> int:
 
     from pyterrier_bertcat.bm25 import Bm25Retriever
     from pyterrier_bertcat.checkpoints import save_checkpoint
-    from pyterrier_bertcat.run_files import RunWriter
+    from pyterrier_bertcat.files.runs import RunWriter
 
     save_checkpoint(tiny_checkpoint(), folder / "model")
     documents, topics, _ = read_collection(data, "")

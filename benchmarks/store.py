@@ -29,10 +29,10 @@ import numpy as np
 import pandas as pd
 
 from pyterrier_bertcat.frames import query_text_pairs, ranked
-from pyterrier_bertcat.pair_hashes import HashedPairs
 from pyterrier_bertcat.read_through import ReadThroughScorer
 from pyterrier_bertcat.run_statistics import RunStatistics
-from pyterrier_bertcat.score_store import ScoreStore
+from pyterrier_bertcat.store.pair_hashes import HashedPairs
+from pyterrier_bertcat.store.score_store import ScoreStore
 
 SETTINGS = {"checkpoint": "0" * 64, "max_length": 512, "dtype": "bfloat16"}
 WORDS_PER_TEXT, WORDS_PER_SHORT_TEXT, WORDS_PER_QUERY = 60, 12, 6

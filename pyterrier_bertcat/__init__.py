@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from pyterrier_bertcat.passages import Passages as Passages
     from pyterrier_bertcat.reranker import BertCatReRanker as BertCatReRanker
     from pyterrier_bertcat.run_statistics import RunStatistics as RunStatistics
-    from pyterrier_bertcat.score_store import ScoreStore as ScoreStore
     from pyterrier_bertcat.scoring import PairScorer as PairScorer
+    from pyterrier_bertcat.store.score_store import ScoreStore as ScoreStore
     from pyterrier_bertcat.training.losses import CombinedLoss as CombinedLoss
     from pyterrier_bertcat.training.losses import Contrastive as Contrastive
     from pyterrier_bertcat.training.losses import MarginMSE as MarginMSE
@@ -57,7 +57,7 @@ _HOME = {
     "Passages": "passages",
     "RunStatistics": "run_statistics",
     "ScoreError": "errors",
-    "ScoreStore": "score_store",
+    "ScoreStore": "store.score_store",
     "StoreError": "errors",
     "TeacherFile": "training.teachers",
     "TrainingDataError": "errors",

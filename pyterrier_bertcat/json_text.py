@@ -9,8 +9,8 @@ import pandas as pd
 import pyterrier as pt
 
 from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.files.record_fields import text_of
 from pyterrier_bertcat.identity import IdentifiedByOptions
-from pyterrier_bertcat.record_fields import text_of
 
 
 class JsonText(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]

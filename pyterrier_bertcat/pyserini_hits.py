@@ -10,8 +10,8 @@ from typing import Any, Protocol, TypeAlias
 import pandas as pd
 
 from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.files.record_fields import QUERY_FIELDS, chosen_field, text_of
 from pyterrier_bertcat.json_text import json_object
-from pyterrier_bertcat.record_fields import QUERY_FIELDS, chosen_field, text_of
 
 _NAMED = 3
 

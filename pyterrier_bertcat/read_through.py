@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pyterrier_bertcat.pair_hashes import HashedPairs
 from pyterrier_bertcat.pairs import checked_pairs
 from pyterrier_bertcat.run_statistics import RunStatistics
+from pyterrier_bertcat.store.pair_hashes import HashedPairs
 
 if TYPE_CHECKING:
-    from pyterrier_bertcat.score_store import ScoreStore, Settings
     from pyterrier_bertcat.scoring import PairScorer
+    from pyterrier_bertcat.store.score_store import ScoreStore, Settings
 
 Rows = NDArray[np.int64]
 Scores = NDArray[np.float32]

@@ -11,9 +11,9 @@ from pathlib import Path
 import pyterrier as pt
 
 from pyterrier_bertcat.errors import InputError, TruncationWarning
+from pyterrier_bertcat.files.candidates import RunCandidates, RunSources
+from pyterrier_bertcat.files.runs import RunWriter
 from pyterrier_bertcat.reranker import BertCatReRanker
-from pyterrier_bertcat.run_candidates import RunCandidates, RunSources
-from pyterrier_bertcat.run_files import RunWriter
 
 # A frame is what is scored at once and, with a store, what is kept at once. On a CPU it is small, so that the progress
 # moves and a killed job loses little; other devices want many pairs to sort by length and to tokenise ahead.

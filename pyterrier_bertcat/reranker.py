@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from pyterrier_bertcat.modeling import BertCatModel
     from pyterrier_bertcat.read_through import ReadThroughScorer
     from pyterrier_bertcat.run_statistics import RunStatistics
-    from pyterrier_bertcat.score_store import ScoreStore
     from pyterrier_bertcat.scoring import PairScorer
+    from pyterrier_bertcat.store.score_store import ScoreStore
     from pyterrier_bertcat.training.options import TrainingOptions
 
 _PIN_DIGITS = 16
@@ -361,7 +361,7 @@ class BertCatReRanker(IdentifiedByOptions, LooksInside, Publishes, ReRanksHits, 
         """A scorer for one frame: what the weights are is found anew each time, in case their files have changed."""
         from pyterrier_bertcat.read_through import ReadThroughScorer
         from pyterrier_bertcat.score_settings import fingerprint_of, score_settings
-        from pyterrier_bertcat.score_store import ScoreStore
+        from pyterrier_bertcat.store.score_store import ScoreStore
 
         store = store if isinstance(store, ScoreStore) else ScoreStore(store)
         with self._lock:

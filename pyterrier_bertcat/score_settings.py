@@ -13,7 +13,7 @@ from pyterrier_bertcat.identity import Digest
 from pyterrier_bertcat.options import PIN, is_name
 from pyterrier_bertcat.packaged import PACKAGED, packaged_folder
 from pyterrier_bertcat.passages import Passages
-from pyterrier_bertcat.score_store import ScoreStore, Settings
+from pyterrier_bertcat.store.score_store import ScoreStore, Settings
 from pyterrier_bertcat.truncation import Truncation
 
 if TYPE_CHECKING:

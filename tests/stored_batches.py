@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pyterrier_bertcat.pair_hashes import HashedPairs
-from pyterrier_bertcat.score_database import ScoreDatabase
+from pyterrier_bertcat.store.database import ScoreDatabase
+from pyterrier_bertcat.store.pair_hashes import HashedPairs
 
 SIZE = 64
 SETTINGS = "{}"

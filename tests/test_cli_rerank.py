@@ -17,8 +17,8 @@ import pytest
 
 from pyterrier_bertcat.checkpoints import save_checkpoint
 from pyterrier_bertcat.cli import main
+from pyterrier_bertcat.files.runs import read_run
 from pyterrier_bertcat.reranker import BertCatReRanker
-from pyterrier_bertcat.run_files import read_run
 
 QUERIES = {"301": "copy a folder with everything in it", "302": "read a file line by line", "303": "sort a list"}
 PHRASES = [
@@ -183,7 +183,7 @@ def test_a_finished_job_leaves_no_store_but_a_given_one_is_kept(files):
 
 def test_a_job_that_was_killed_is_finished_by_starting_it_again(files, tiny_checkpoint):
     """Killed for good (SIGKILL) after its first scores were stored; then the output is, byte by byte, the same."""
-    from pyterrier_bertcat.score_store import ScoreStore
+    from pyterrier_bertcat.store.score_store import ScoreStore
 
     qids = [f"q{number}" for number in range(20)]
     rows = [f"{qid} Q0 d{rank} 1 {-rank} t\n" for qid in qids for rank in range(100)]

@@ -1,4 +1,4 @@
-"""``BertCatReRanker`` among the real packages that its users combine it with."""
+"""``BertCatReRanker`` in pipelines: first stages, PyTerrier's operators, and experiments."""
 
 from __future__ import annotations
 
@@ -6,51 +6,18 @@ import os
 import platform
 import sys
 
-import bm25s
 import numpy as np
 import pandas as pd
 import pyterrier as pt
-import pyterrier_adaptive
-import pyterrier_caching
 import pytest
 from pandas.testing import assert_frame_equal
+from pipeline_stages import DOCUMENTS, TOPICS, Bm25sRetriever, pairs, text
 
 from pyterrier_bertcat.checkpoints import save_checkpoint
 from pyterrier_bertcat.reranker import BertCatReRanker
 
 os.environ["PT_TEST_TRANSFORMER_REPORTS"] = "0"
-
-DOCUMENTS = {
-    "copytree": "copy a whole folder with all its files to another place",
-    "copy": "copy one file and keep its permission bits",
-    "remove": "remove a file from the disk",
-    "rmtree": "delete a folder with everything in it",
-    "rename": "give a file or a folder another name",
-    "socket": "wait for a connection from the network",
-    "timeout": "how long a connection may wait before it gives up",
-    "sort": "put the items of a list in order, smallest first",
-    "reverse": "turn a list round so that the last item comes first",
-    "random": "draw random numbers, or shuffle a list of items",
-    "json": "read and write objects as text that other languages understand",
-    "zip": "pack files of a folder into one archive, or unpack them",
-}
-TOPICS = pd.DataFrame(
-    [("1", "copy a folder"), ("2", "wait for a connection"), ("3", "order a list of items")], columns=["qid", "query"]
-)
 QRELS = pd.DataFrame([("1", "copytree", 1), ("2", "socket", 1), ("3", "sort", 1)], columns=["qid", "docno", "label"])
-
-
-class Texts:
-    """A collection that only knows its texts."""
-
-    def text_loader(self, fields="*", *, verbose=False):
-        return pt.apply.generic(
-            lambda frame: frame.assign(text=[DOCUMENTS[docno] for docno in frame["docno"]]),
-            transform_outputs=lambda columns: [*columns, "text"],
-        )
-
-
-text = pt.text.get_text(Texts(), "text")
 
 
 @pytest.fixture(scope="module")
@@ -68,23 +35,6 @@ def pisa(tmp_path_factory) -> pt.Transformer:
     index = pyterrier_pisa.PisaIndex(str(tmp_path_factory.mktemp("pisa") / "index"), text_field="text", threads=1)
     index.index({"docno": docno, "text": body} for docno, body in DOCUMENTS.items())
     return index.bm25(num_results=8, threads=1)
-
-
-class Bm25sRetriever(pt.Transformer):
-    """bm25s as its users wrap it; its results have the index 0..7 again and again."""
-
-    def __init__(self):
-        self.index = bm25s.BM25()
-        self.index.index(bm25s.tokenize(list(DOCUMENTS.values()), show_progress=False), show_progress=False)
-
-    def transform(self, inp):
-        pt.validate.query_frame(inp, extra_columns=["query"])
-        frames = [pd.DataFrame({"qid": [], "query": [], "docno": [], "score": []})]
-        for topic in inp.itertuples():
-            tokens = bm25s.tokenize([topic.query], show_progress=False)
-            found, scores = self.index.retrieve(tokens, corpus=np.array(list(DOCUMENTS)), k=8, show_progress=False)
-            frames.append(pd.DataFrame({"qid": topic.qid, "query": topic.query, "docno": found[0], "score": scores[0]}))
-        return pt.model.add_ranks(pd.concat(frames[1:] or frames))
 
 
 class Counted(pt.Transformer):
@@ -106,11 +56,6 @@ def bm25(request) -> pt.Transformer:
 
 class TestAsATransformer(pt.testing.transformer_test_class(lambda: BertCatReRanker("mini", verbose=False))):
     """PyTerrier's own tests of transformers."""
-
-
-def pairs(frame: pd.DataFrame) -> dict[tuple[str, str], float]:
-    assert not frame.duplicated(["qid", "docno"]).any()
-    return dict(zip(zip(frame["qid"], frame["docno"], strict=True), frame["score"].tolist(), strict=True))
 
 
 def test_a_first_stage_is_reranked(bm25, bertcat):
@@ -249,77 +194,3 @@ def test_a_grid_over_an_option_makes_each_scorer_anew(pisa, bertcat):
 
 def test_weights_in_memory_have_a_schematic_too(tiny_checkpoint):
     assert "BERT_Cat" in pt.schematic.draw(BertCatReRanker(tiny_checkpoint, verbose=False))
-
-
-# Other packages
-
-
-class Unavailable(BertCatReRanker):
-    """Scores nothing: whoever asks did not use the cache."""
-
-    def transform(self, inp):
-        if len(inp):
-            raise RuntimeError("scored although the scores were cached")
-        return super().transform(inp)
-
-
-def test_scorer_cache_keeps_the_scores(pisa, bertcat, tmp_path):
-    expected = (pisa >> text >> bertcat)(TOPICS)
-    with pyterrier_caching.ScorerCache(str(tmp_path / "cache"), bertcat) as cache:
-        first = (pisa >> text >> cache)(TOPICS)
-    assert pairs(first) == pytest.approx(pairs(expected), abs=5e-5)
-    with pyterrier_caching.ScorerCache(str(tmp_path / "cache"), Unavailable("no/such-model")) as cache:
-        again = (pisa >> text >> cache)(TOPICS)
-    assert pairs(again) == pairs(first)
-    assert again.sort_values(["qid", "rank"])["docno"].tolist() == expected["docno"].tolist()
-
-
-@pytest.fixture(scope="module")
-def corpus_graph(tmp_path_factory):
-    documents = [{"docno": docno, "text": body} for docno, body in DOCUMENTS.items()]
-    return pyterrier_adaptive.CorpusGraph.from_retriever(
-        Bm25sRetriever(), documents, tmp_path_factory.mktemp("graph") / "graph", k=4
-    )
-
-
-def test_gar_reaches_documents_that_the_first_stage_missed(pisa, bertcat, corpus_graph):
-    gar = pyterrier_adaptive.GAR(text >> bertcat, corpus_graph, num_results=10, batch_size=2)
-    out = (pisa % 2 >> gar)(TOPICS)
-    assert set(pairs(out)) > set(pairs((pisa % 2)(TOPICS)))
-    for row in out.itertuples():
-        [expected] = bertcat.scorer.score([row.query], [DOCUMENTS[row.docno]])
-        assert row.score == pytest.approx(expected, abs=5e-5)
-
-
-def test_gar_takes_its_batch_size_from_the_reranker(bertcat, corpus_graph):
-    assert pyterrier_adaptive.GAR(bertcat, corpus_graph).batch_size == bertcat.batch_size
-
-
-def test_parallel_processes_give_the_same(pisa, bertcat):
-    candidates = (pisa >> text)(TOPICS)
-    with pytest.warns(UserWarning, match="experimental"):
-        parallel = bertcat.parallel(2)
-    assert pairs(parallel(candidates)) == pytest.approx(pairs(bertcat(candidates)), abs=5e-5)
-
-
-def test_between_pyterriers_own_sliding_windows_and_their_best(bertcat):
-    long = pd.DataFrame(
-        {
-            "qid": ["1", "1", "2"],
-            "query": ["copy a folder", "copy a folder", "sort"],
-            "docno": ["long", "short", "long"],
-            "text": [" ".join(DOCUMENTS.values()), DOCUMENTS["copy"], " ".join(DOCUMENTS.values())],
-            "url": ["a", "b", "c"],
-        }
-    )
-    windows = pt.text.sliding("text", length=20, stride=10, prepend_attr=None)
-    out = (windows >> bertcat >> pt.text.max_passage())(long)
-    cut = windows(long)
-    assert len(cut) > 2 * len(long)
-    cut["score"] = bertcat.scorer.score(cut["query"].tolist(), cut["text"].tolist())
-    cut["document"] = cut["docno"].str.partition("%p")[0]
-    best = cut.groupby(["qid", "document"])["score"].max()
-    assert pairs(out) == pytest.approx(best.to_dict(), abs=5e-5)
-    assert dict(zip(out["qid"] + out["docno"], out["url"], strict=True)) == {"1long": "a", "1short": "b", "2long": "c"}
-    for _, ranking in out.groupby("qid"):
-        assert ranking.sort_values("rank")["score"].is_monotonic_decreasing

@@ -15,9 +15,9 @@ import pytest
 
 from pyterrier_bertcat.checkpoints import save_checkpoint
 from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.files.runs import read_run
 from pyterrier_bertcat.pyserini_hits import RerankedHit, rerank, rerank_batch
 from pyterrier_bertcat.reranker import BertCatReRanker
-from pyterrier_bertcat.run_files import read_run
 
 TEXTS = {"d1": "green tea", "d2": "snow in the mountains", "d3": "how to brew tea", "d4": "music"}
 QUERIES = {"1": "tea", "2": "winter sports"}

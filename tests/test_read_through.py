@@ -15,10 +15,10 @@ import pytest
 
 import pyterrier_bertcat.read_through
 from pyterrier_bertcat.errors import InputError, ScoreError, StoreError
-from pyterrier_bertcat.pair_hashes import HashedPairs
 from pyterrier_bertcat.read_through import ReadThroughScorer
-from pyterrier_bertcat.score_store import ScoreStore
 from pyterrier_bertcat.scoring import PairScorer
+from pyterrier_bertcat.store.pair_hashes import HashedPairs
+from pyterrier_bertcat.store.score_store import ScoreStore
 
 SETTINGS = {"checkpoint": "0123"}
 QUERIES = ["what is a cat", "what is a dog"] * 20
@@ -138,7 +138,7 @@ def test_a_cached_frame_comes_back_without_torch(store):
     code = f"""
 import sys
 from pyterrier_bertcat.read_through import ReadThroughScorer
-from pyterrier_bertcat.score_store import ScoreStore
+from pyterrier_bertcat.store.score_store import ScoreStore
 scores = ReadThroughScorer(ScoreStore({str(store.path)!r}), {SETTINGS}, None).score({QUERIES}, {TEXTS})
 print(*scores.astype(int), *({{"torch", "transformers", "tokenizers", "huggingface_hub"}} & sys.modules.keys()))
 """

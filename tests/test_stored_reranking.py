@@ -20,7 +20,7 @@ from pyterrier_bertcat.checkpoints import Checkpoint, save_checkpoint
 from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.passages import Passages
 from pyterrier_bertcat.reranker import BertCatReRanker
-from pyterrier_bertcat.score_store import ScoreStore
+from pyterrier_bertcat.store.score_store import ScoreStore
 
 TEXTS = ["the quick brown fox", "a dog", "", "over the lazy dog " * 9, "jump", "a dog"]
 

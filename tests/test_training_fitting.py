@@ -1,11 +1,6 @@
-"""Fitting: that it learns, stops, resumes after a kill, and refuses what it can't do."""
+"""Fitting: that it learns, validates, stops early, and refuses what it can't do."""
 
 import json
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +12,7 @@ import torch
 import transformers
 from conftest import tiny_encoder_config, tiny_model
 from safetensors.torch import load_file
+from training_collection import HELD_OUT, QUICK, TRAIN, collection
 
 from pyterrier_bertcat import BertCatReRanker
 from pyterrier_bertcat.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
@@ -25,38 +21,10 @@ from pyterrier_bertcat.errors import InputError, TrainingDataError
 from pyterrier_bertcat.modeling import BertCatModel
 from pyterrier_bertcat.scoring import PairScorer
 from pyterrier_bertcat.sequence_classification import SequenceClassificationModel
-from pyterrier_bertcat.training import CombinedLoss, Contrastive, MarginMSE, TeacherFile, TrainingOptions
+from pyterrier_bertcat.training import CombinedLoss, Contrastive, MarginMSE, TeacherFile
 from pyterrier_bertcat.training.fitting import fit
 from pyterrier_bertcat.training.validation import Validation
 from pyterrier_bertcat.truncation import Truncation
-
-TOPICS = {
-    "music": ["song", "band", "guitar", "piano", "album", "drum", "singer", "opera"],
-    "water": ["river", "lake", "ocean", "sea", "rain", "boat", "fish", "ship"],
-    "money": ["bank", "price", "market", "trade", "tax", "cost", "profit", "loan"],
-    "sport": ["football", "goal", "team", "coach", "player", "match", "league", "score"],
-    "plant": ["tree", "leaf", "flower", "grass", "forest", "root", "seed", "garden"],
-    "house": ["door", "window", "wall", "roof", "kitchen", "room", "floor", "stairs"],
-}
-
-
-def collection(seed, queries):
-    """Candidates that share no word with their query but, where relevant, its subject."""
-    generator = np.random.default_rng(seed)
-    subjects = list(TOPICS)
-    rows, judged = [], []
-    for query in range(queries):
-        subject = subjects[query % len(subjects)]
-        asked, *left = (words := generator.permutation(TOPICS[subject]))[0], *words[1:]
-        others = [name for name in subjects if name != subject]
-        for rank, position in enumerate(generator.permutation(6)):
-            words = left if position == 0 else TOPICS[others[(query + position) % len(others)]]
-            text = " ".join(generator.choice(words, size=4))
-            rows.append((f"q{seed}-{query}", asked, f"d{query}-{rank}", text, -float(rank), rank))
-            if position == 0:
-                judged.append((f"q{seed}-{query}", f"d{query}-{rank}", 1))
-    frame = pd.DataFrame(rows, columns=["qid", "query", "docno", "text", "score", "rank"])
-    return frame, pd.DataFrame(judged, columns=["qid", "docno", "label"])
 
 
 def reciprocal_rank(checkpoint, frame, judged):
@@ -75,12 +43,6 @@ def scores(checkpoint):
 def last_state(run):
     states = sorted((run / "states").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
     return json.loads((states[-1] / "trainer_state.json").read_text())
-
-
-TRAIN, HELD_OUT = collection(1, 240), collection(2, 60)
-QUICK = TrainingOptions(
-    steps=12, queries_per_step=4, negatives=3, learning_rate=1e-3, warmup_steps=0, save_every=6, seed=7
-)
 
 
 @pytest.fixture(scope="module")
@@ -260,79 +222,6 @@ def test_queries_without_candidates_are_not_measured(start):
     more = pd.concat([qrels, qrels.assign(qid=[f"other{row}" for row in range(len(qrels))])])
     fewer, all_of_them = (Validation(frame, some, "RR@10", "text", start, Truncation()) for some in (qrels, more))
     assert fewer.evaluate(start.model) == all_of_them.evaluate(start.model) > 0
-
-
-def test_the_output_folder_is_a_checkpoint_that_loads(start, tmp_path):
-    trained = fit(start, replace(QUICK, output=tmp_path / "run"), *TRAIN)
-    assert trained.source == str(tmp_path / "run")
-    assert load_checkpoint(tmp_path / "run").fingerprint == trained.fingerprint
-
-
-def test_another_run_in_the_same_folder_is_refused(start, tmp_path):
-    fit(start, replace(QUICK, steps=2, output=tmp_path), *TRAIN)
-    with pytest.raises(InputError, match=r"another training run \(different options\)"):
-        fit(start, replace(QUICK, steps=2, learning_rate=0.1, output=tmp_path), *TRAIN)
-    with pytest.raises(InputError, match="different data"):
-        fit(start, replace(QUICK, steps=2, output=tmp_path), *HELD_OUT)
-    with pytest.raises(InputError, match="different truncation, validation"):
-        fit(start, replace(QUICK, steps=2, output=tmp_path), *TRAIN, *HELD_OUT, truncation=Truncation(max_length=64))
-
-
-def test_another_teacher_in_the_same_folder_is_refused(start, tmp_path):
-    def teacher(factor):
-        return pt.apply.doc_score(lambda row: factor * len(row["text"]))
-
-    options = replace(QUICK, steps=2, output=tmp_path, teacher=teacher(1.0))
-    trained = fit(start, options, *TRAIN)
-    with pytest.raises(InputError, match="different teacher"):
-        fit(start, replace(options, teacher=teacher(1.1)), *TRAIN)
-    assert fit(start, replace(options, teacher=teacher(1.000001)), *TRAIN).fingerprint == trained.fingerprint
-
-
-def test_several_processes_without_a_common_folder_are_refused(start, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match="give output="):
-        fit(start, QUICK, *TRAIN)
-
-
-def test_a_killed_run_goes_on_to_the_result_of_an_uninterrupted_one(start, tmp_path):
-    save_checkpoint(start, tmp_path / "start")
-    program = textwrap.dedent(
-        """
-        import sys
-        from dataclasses import replace
-        from pyterrier_bertcat.checkpoints import load_checkpoint
-        from test_training_fitting import QUICK, TRAIN, fit
-        options = replace(QUICK, steps=40, save_every=5, output=sys.argv[2])
-        fit(load_checkpoint(sys.argv[1]), options, *TRAIN)
-        """
-    )
-    run = tmp_path / "run"
-    command = [sys.executable, "-c", program, str(tmp_path / "start"), str(run)]
-    process = subprocess.Popen(command, cwd=Path(__file__).parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    saved = run / "states" / "checkpoint-5" / "trainer_state.json"
-    while not saved.exists():
-        assert process.poll() is None, "the run ended before it saved a state"
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (run / "config.json").exists(), "the run was to be killed before its end"
-
-    options = replace(QUICK, steps=40, save_every=5)
-    resumed = fit(load_checkpoint(tmp_path / "start"), replace(options, output=run), *TRAIN)
-    uninterrupted = fit(load_checkpoint(tmp_path / "start"), options, *TRAIN)
-    assert resumed.fingerprint == uninterrupted.fingerprint
-
-
-@pytest.mark.parametrize("left", [None, '{"global_step": 1'])
-def test_a_state_that_was_cut_short_is_passed_over(start, tmp_path, left):
-    options = replace(QUICK, output=tmp_path / "run")
-    expected = fit(start, options, *TRAIN)
-    cut = tmp_path / "run" / "states" / "checkpoint-12" / "trainer_state.json"
-    cut.unlink()
-    if left is not None:
-        cut.write_text(left)
-    assert fit(start, options, *TRAIN).fingerprint == expected.fingerprint
 
 
 def test_a_published_teacher_file_trains_on_the_pairs_that_it_holds(start, tmp_path):

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.line_files import decoded, numbered_lines, wrong_line
+from pyterrier_bertcat.files.lines import decoded, numbered_lines, wrong_line
 
 _EXPECTED = "six columns, qid Q0 docno rank score tag, with a finite score"
 _NAMED = 3

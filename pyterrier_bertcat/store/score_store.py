@@ -16,8 +16,8 @@ import pyterrier as pt
 
 from pyterrier_bertcat.errors import InputError, StoreError
 from pyterrier_bertcat.identity import IdentifiedByOptions
-from pyterrier_bertcat.pair_hashes import HashedPairs
-from pyterrier_bertcat.score_database import ScoreDatabase, Scores
+from pyterrier_bertcat.store.database import ScoreDatabase, Scores
+from pyterrier_bertcat.store.pair_hashes import HashedPairs
 
 _FILE = "scores.sqlite3"
 _META_FILE = "pt_meta.json"
@@ -132,7 +132,7 @@ class ScoreStore(IdentifiedByOptions, pt.Artifact):  # type: ignore[misc]
             MissingExtraError: pyarrow is not installed.
             StoreError: As in `scores_of`.
         """
-        from pyterrier_bertcat.score_export import write_parquet
+        from pyterrier_bertcat.store.export import write_parquet
 
         return write_parquet(self._database, Path(file))
 
@@ -165,7 +165,7 @@ class ScoreStore(IdentifiedByOptions, pt.Artifact):  # type: ignore[misc]
         Raises:
             StoreError: There is nothing to repair, or the new file can't be written.
         """
-        from pyterrier_bertcat.score_repair import rebuild
+        from pyterrier_bertcat.store.repair import rebuild
 
         rebuild(self._database)
         return len(self)

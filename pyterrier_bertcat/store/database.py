@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyterrier_bertcat.pair_hashes import RECORD, HashedPairs, are_right, records_of, salts_of
-from pyterrier_bertcat.store_file import StoreFile
+from pyterrier_bertcat.store.database_file import StoreFile
+from pyterrier_bertcat.store.pair_hashes import RECORD, HashedPairs, are_right, records_of, salts_of
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from contextlib import closing
 from typing import Any
 
 from pyterrier_bertcat.errors import StoreError
-from pyterrier_bertcat.score_database import ScoreDatabase, is_key, right_scores
-from pyterrier_bertcat.store_file import address
+from pyterrier_bertcat.store.database import ScoreDatabase, is_key, right_scores
+from pyterrier_bertcat.store.database_file import address
 
 _HASH_BYTES, _VALUE_BYTES = 16, 8
 

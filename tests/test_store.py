@@ -19,8 +19,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from pyterrier_bertcat.errors import InputError, MissingExtraError, StoreError
-from pyterrier_bertcat.pair_hashes import HashedPairs
-from pyterrier_bertcat.score_store import ScoreStore
+from pyterrier_bertcat.store.pair_hashes import HashedPairs
+from pyterrier_bertcat.store.score_store import ScoreStore
 
 SETTINGS = {"checkpoint": "0123", "max_length": 512, "dtype": "float32"}
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)

@@ -14,8 +14,8 @@ import pytest
 from stored_batches import batch, state, write
 
 from pyterrier_bertcat.errors import StoreError
-from pyterrier_bertcat.score_database import ScoreDatabase
-from pyterrier_bertcat.score_store import ScoreStore
+from pyterrier_bertcat.store.database import ScoreDatabase
+from pyterrier_bertcat.store.score_store import ScoreStore
 
 IMPORTS = f"""
 import os, signal, sys, time
@@ -24,7 +24,7 @@ import numpy as np
 sys.path.append({str(Path(__file__).parent)!r})
 from stored_batches import batch, child, state, write
 from pyterrier_bertcat.errors import StoreError
-from pyterrier_bertcat.score_database import ScoreDatabase
+from pyterrier_bertcat.store.database import ScoreDatabase
 """
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 

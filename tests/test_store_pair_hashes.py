@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.pair_hashes import HashedPairs, are_right, records_of, salts_of
+from pyterrier_bertcat.store.pair_hashes import HashedPairs, are_right, records_of, salts_of
 
 ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=()))  # lone surrogates too
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pyterrier_bertcat.errors import MissingExtraError
-from pyterrier_bertcat.score_database import ScoreDatabase
+from pyterrier_bertcat.store.database import ScoreDatabase
 
 _ROWS_PER_GROUP = 1 << 20
 

@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.qrels_files import read_qrels
-from pyterrier_bertcat.text_files import read_texts
+from pyterrier_bertcat.files.qrels import read_qrels
+from pyterrier_bertcat.files.texts import read_texts
 
 
 def jsonl(*records: object) -> str:

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.run_files import read_run
-from pyterrier_bertcat.text_files import read_texts
-from pyterrier_bertcat.topic_files import read_topics
+from pyterrier_bertcat.files.runs import read_run
+from pyterrier_bertcat.files.texts import read_texts
+from pyterrier_bertcat.files.topics import read_topics
 
 _NAMED = 3
 

@@ -12,8 +12,8 @@ import pytest
 from stored_batches import SIZE, batch
 
 from pyterrier_bertcat.errors import StoreError
-from pyterrier_bertcat.pair_hashes import HashedPairs
-from pyterrier_bertcat.score_store import ScoreStore
+from pyterrier_bertcat.store.pair_hashes import HashedPairs
+from pyterrier_bertcat.store.score_store import ScoreStore
 
 
 @pytest.fixture(scope="module")

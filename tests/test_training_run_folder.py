@@ -1,0 +1,99 @@
+"""The folder of a training run: one run's only, a checkpoint in the end, and gone on with after a kill."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pyterrier as pt
+import pytest
+import torch
+from conftest import tiny_model
+from training_collection import HELD_OUT, QUICK, TRAIN
+
+from pyterrier_bertcat.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.training.fitting import fit
+from pyterrier_bertcat.truncation import Truncation
+
+
+@pytest.fixture(scope="module")
+def start(tokenizer):
+    torch.manual_seed(0)
+    return Checkpoint(model=tiny_model("bert"), tokenizer=tokenizer)
+
+
+def test_the_output_folder_is_a_checkpoint_that_loads(start, tmp_path):
+    trained = fit(start, replace(QUICK, output=tmp_path / "run"), *TRAIN)
+    assert trained.source == str(tmp_path / "run")
+    assert load_checkpoint(tmp_path / "run").fingerprint == trained.fingerprint
+
+
+def test_another_run_in_the_same_folder_is_refused(start, tmp_path):
+    fit(start, replace(QUICK, steps=2, output=tmp_path), *TRAIN)
+    with pytest.raises(InputError, match=r"another training run \(different options\)"):
+        fit(start, replace(QUICK, steps=2, learning_rate=0.1, output=tmp_path), *TRAIN)
+    with pytest.raises(InputError, match="different data"):
+        fit(start, replace(QUICK, steps=2, output=tmp_path), *HELD_OUT)
+    with pytest.raises(InputError, match="different truncation, validation"):
+        fit(start, replace(QUICK, steps=2, output=tmp_path), *TRAIN, *HELD_OUT, truncation=Truncation(max_length=64))
+
+
+def test_another_teacher_in_the_same_folder_is_refused(start, tmp_path):
+    def teacher(factor):
+        return pt.apply.doc_score(lambda row: factor * len(row["text"]))
+
+    options = replace(QUICK, steps=2, output=tmp_path, teacher=teacher(1.0))
+    trained = fit(start, options, *TRAIN)
+    with pytest.raises(InputError, match="different teacher"):
+        fit(start, replace(options, teacher=teacher(1.1)), *TRAIN)
+    assert fit(start, replace(options, teacher=teacher(1.000001)), *TRAIN).fingerprint == trained.fingerprint
+
+
+def test_several_processes_without_a_common_folder_are_refused(start, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="give output="):
+        fit(start, QUICK, *TRAIN)
+
+
+def test_a_killed_run_goes_on_to_the_result_of_an_uninterrupted_one(start, tmp_path):
+    save_checkpoint(start, tmp_path / "start")
+    program = textwrap.dedent(
+        """
+        import sys
+        from dataclasses import replace
+        from pyterrier_bertcat.checkpoints import load_checkpoint
+        from test_training_run_folder import QUICK, TRAIN, fit
+        options = replace(QUICK, steps=40, save_every=5, output=sys.argv[2])
+        fit(load_checkpoint(sys.argv[1]), options, *TRAIN)
+        """
+    )
+    run = tmp_path / "run"
+    command = [sys.executable, "-c", program, str(tmp_path / "start"), str(run)]
+    process = subprocess.Popen(command, cwd=Path(__file__).parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    saved = run / "states" / "checkpoint-5" / "trainer_state.json"
+    while not saved.exists():
+        assert process.poll() is None, "the run ended before it saved a state"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (run / "config.json").exists(), "the run was to be killed before its end"
+
+    options = replace(QUICK, steps=40, save_every=5)
+    resumed = fit(load_checkpoint(tmp_path / "start"), replace(options, output=run), *TRAIN)
+    uninterrupted = fit(load_checkpoint(tmp_path / "start"), options, *TRAIN)
+    assert resumed.fingerprint == uninterrupted.fingerprint
+
+
+@pytest.mark.parametrize("left", [None, '{"global_step": 1'])
+def test_a_state_that_was_cut_short_is_passed_over(start, tmp_path, left):
+    options = replace(QUICK, output=tmp_path / "run")
+    expected = fit(start, options, *TRAIN)
+    cut = tmp_path / "run" / "states" / "checkpoint-12" / "trainer_state.json"
+    cut.unlink()
+    if left is not None:
+        cut.write_text(left)
+    assert fit(start, options, *TRAIN).fingerprint == expected.fingerprint
