@@ -100,7 +100,7 @@ def main() -> None:
             )
             for _, row in results.iterrows():
                 print(
-                    f"| {task.name} | {len(task.topics)} | {row['name']} | {row['RR@10']:.3f} | {row['nDCG@10']:.3f} "
+                    f"| {task.name} | {len(task.topics)} | {row['name']} | {row['RR@10']:.4f} | {row['nDCG@10']:.4f} "
                     f"| {row['nDCG@10 p-value']:.2g} | {row['mrt'] / 1000:.2f} |",
                     flush=True,
                 )

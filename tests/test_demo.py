@@ -37,7 +37,7 @@ def test_a_question_shows_both_rankings_of_the_same_documents(model):
     assert [left[place - 1] for place in was] == right
 
 
-@pytest.mark.filterwarnings("ignore:.* pairs were too long")
+@pytest.mark.filterwarnings("ignore:.* too long")
 def test_without_a_question_an_experiment_runs_over_all_of_them(model, capsys):
     printed = shown(None, model=model, depth=3)
     assert "66 questions" in printed
@@ -111,7 +111,7 @@ def test_the_report_says_how_much_better_on_how_many_and_how_surely():
     assert "p = 0.6 (not significant" in lines[7]
 
 
-@pytest.mark.filterwarnings("ignore:.* pairs were too long")
+@pytest.mark.filterwarnings("ignore:.* too long")
 def test_the_packaged_checkpoint_improves_on_bm25_on_the_first_questions():
     dataset = PydocDataset()
     topics = dataset.get_topics().head(20)

@@ -34,7 +34,7 @@ def scores(transformer: pt.Transformer) -> np.ndarray:
     return transformer(frame()).sort_values("docno")["score"].to_numpy()
 
 
-@pytest.mark.filterwarnings("ignore:.* pairs were too long")
+@pytest.mark.filterwarnings("ignore:.* too long")
 @pytest.mark.parametrize(
     ("options", "tokenisations"),
     [

@@ -176,7 +176,7 @@ def scorers(tiny_checkpoint):
     }
 
 
-@pytest.mark.filterwarnings("ignore:.* pairs were too long")
+@pytest.mark.filterwarnings("ignore:.* too long")
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(frame=odd_frames(), kind=st.sampled_from(sorted(OPTIONS)))
 def test_an_odd_frame_is_scored_right_or_refused_by_the_row(frame, kind, rerankers, scorers):

@@ -125,7 +125,7 @@ def test_trec_files_hold_the_scores(bm25, bertcat, tmp_path):
     assert pairs(pt.io.read_results(str(tmp_path / "run.res"))) == pytest.approx(pairs(out), abs=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore:.* pairs were too long")
+@pytest.mark.filterwarnings("ignore:.* too long")
 @pytest.mark.filterwarnings("ignore:There are shared pipeline components:UserWarning")
 @pytest.mark.parametrize("plan", ["linear", "tree"])
 def test_experiments_measure_the_ranks_that_are_shown(pisa, bertcat, plan):
@@ -172,7 +172,7 @@ def test_ties_are_ordered_as_experiments_order_them(bertcat):
         assert table["recip_rank"][0] == pytest.approx(1 / (1 + row.rank))
 
 
-@pytest.mark.filterwarnings("ignore:.* pairs were too long")
+@pytest.mark.filterwarnings("ignore:.* too long")
 def test_a_grid_over_an_option_makes_each_scorer_anew(pisa, bertcat):
     made = BertCatReRanker(bertcat.model, device="cpu", verbose=False)
     found = pt.GridScan(

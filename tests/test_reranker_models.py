@@ -69,7 +69,7 @@ def test_threads_share_one_loaded_scorer(folder, bertcat):
         assert_frame_equal(outcome, expected, atol=5e-5, rtol=0)
 
 
-@pytest.mark.filterwarnings("ignore:.* pairs were too long")
+@pytest.mark.filterwarnings("ignore:.* too long")
 def test_an_option_set_later_takes_effect(folder, tiny_checkpoint):
     made = BertCatReRanker(folder, device="cpu", verbose=False).load()
     checkpoint = made.checkpoint

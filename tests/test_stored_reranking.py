@@ -63,7 +63,7 @@ def test_scores_are_the_same_and_the_second_time_nothing_is_loaded(folder, tmp_p
     assert len(store) == 5
 
 
-@pytest.mark.filterwarnings("ignore:.* pairs were too long")
+@pytest.mark.filterwarnings("ignore:.* too long")
 @pytest.mark.parametrize(
     "options",
     [
