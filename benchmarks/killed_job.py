@@ -91,7 +91,8 @@ def start_job(folder: Path, output: str) -> subprocess.Popen[bytes]:
 
 def killed_job(folder: Path, pairs: int, *, kills: int, seed: int) -> None:
     """Starts the job, kills it when so many pairs are scored, and so on; then lets it finish."""
-    moments = sorted(random.Random(seed).randrange(pairs) for _ in range(kills))
+    draw = random.Random(seed)
+    moments = sorted(draw.randrange(pairs) for _ in range(kills))
     before = 0
     for start, moment in enumerate([*moments, None], start=1):
         job, began = start_job(folder, "killed.run"), time.monotonic()
