@@ -141,7 +141,9 @@ def faults(frame, kind):
         text = values["text"][row]
         if not is_text(text) and not (missing_text == "empty" and is_missing(text)):
             wrong.append(("text", row))
-    return InputError, [(repr(name), f"docno {values['docno'][row]!r}") for name, row in wrong]
+    # pandas has several values for what is missing, and makes one of another.
+    docnos = ["" if is_missing(docno) else repr(docno) for docno in values["docno"]]
+    return InputError, [(repr(name), f"docno {docnos[row]}") for name, row in wrong]
 
 
 def rows_to_score(values, kind):
