@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -79,22 +78,16 @@ class ReadThroughScorer:
                     [queries[row] for row in rows], [texts[row] for row in rows], finished=writer.finished
                 )
             run = scorer.statistics or run
+            if run.truncated_pairs:
+                self._store.add_truncated_pairs(self._settings, run.truncated_pairs)
         self.statistics = replace(
             run,
             pairs=len(scores),
             from_store=len(scores) - len(missing),
-            truncated_in_store=self._truncated_in_store(run.truncated_pairs),
+            truncated_in_store=self._store.truncated_pairs(self._settings),
             seconds=perf_counter() - began,
         )
         return scores
-
-    def _truncated_in_store(self, more: int) -> int:
-        """How many pairs with these settings were cut, with ``more`` now: the scores themselves don't say."""
-        name = f"truncated: {json.dumps(dict(self._settings), sort_keys=True)}"
-        count = int(self._store.recall(name) or 0) + more
-        if more:
-            self._store.remember(name, str(count))
-        return count
 
 
 class _Writer:

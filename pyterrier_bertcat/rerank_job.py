@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sys
@@ -13,6 +14,7 @@ import pyterrier as pt
 from pyterrier_bertcat.errors import InputError, TruncationWarning
 from pyterrier_bertcat.files.candidates import RunCandidates, RunSources
 from pyterrier_bertcat.files.runs import RunWriter
+from pyterrier_bertcat.passages import Passages
 from pyterrier_bertcat.reranker import BertCatReRanker
 
 # A frame is what is scored at once and, with a store, what is kept at once. On a CPU it is small, so that the progress
@@ -93,18 +95,26 @@ def remove_store(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def describe(candidates: RunCandidates, *, depth: int | None, max_length: int) -> str:
+def describe(candidates: RunCandidates, *, depth: int | None, max_length: int, passages: Passages | None = None) -> str:
     """What re-ranking would have to do, in lines for people; nothing is scored.
 
     Args:
         candidates: What would be re-ranked.
         depth: How many of each query. None: all.
         max_length: Tokens that a pair is cut to.
+        passages: How documents are cut into passages.
     """
     rows = candidates.rows
     scored = rows if depth is None else rows[rows["rank"] < depth]
     pairs = {(candidates.queries[q], candidates.texts[d]) for q, d in zip(scored["qid"], scored["docno"], strict=True)}
-    tokens = sum(min(max_length, 3 + (len(query) + len(text)) / _CHARACTERS_PER_TOKEN) for query, text in pairs)
+    tokens = 0.0
+    for query, text in pairs:
+        query_tokens, text_tokens = (3 + len(query) / _CHARACTERS_PER_TOKEN, len(text) / _CHARACTERS_PER_TOKEN)
+        windows = 1
+        if passages is not None:
+            more = max(0, math.ceil((text_tokens - passages.length) / passages.stride))
+            windows, text_tokens = 1 + more * (passages.aggregate != "first"), min(text_tokens, passages.length)
+        tokens += windows * min(max_length, query_tokens + text_tokens)
     return "\n".join(
         [
             f"run       {len(rows):,} rows, {rows['qid'].nunique():,} queries, {rows['docno'].nunique():,} documents",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -106,9 +107,17 @@ def test_long_documents_are_scored_by_their_passages_or_named_as_cut_each_time(f
         warning = capsys.readouterr().err
         assert "42" in warning
         assert "see --passages" in warning
-    by_passages = ["--passages", "20,10", "--aggregate", "mean"]
-    assert main(command(files, "--max-length", "40", *by_passages)) == 0
-    assert "cut" not in capsys.readouterr().err
+    for aggregate in ("mean", "first"):
+        by_passages = ["--passages", "20,10", "--aggregate", aggregate]
+        assert main(command(files, "--max-length", "40", *by_passages)) == 0
+        assert "cut" not in capsys.readouterr().err
+    assert main(command(files, "--aggregate", "mean")) == 1
+    assert "--passages" in capsys.readouterr().err
+    tokens = []
+    for options in (["--max-length", "40"], ["--passages", "20", "--aggregate", "first"], ["--passages", "20,10"]):
+        assert main(command(files, "--dry-run", "--quiet", *options)) == 0
+        tokens.append(float(re.search(r"about ([\d,]+) tokens", capsys.readouterr().out).group(1).replace(",", "")))
+    assert tokens[1] < tokens[0] < tokens[2] / 4
 
 
 @pytest.mark.parametrize(

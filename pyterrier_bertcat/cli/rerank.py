@@ -42,9 +42,7 @@ def add_parser(commands: Commands) -> None:
         metavar="TOKENS[,STRIDE]",
         help="score documents by passages of so many tokens, one beginning so many after the other (half of TOKENS)",
     )
-    long.add_argument(
-        "--aggregate", default="max", help="the document's score, of its passages': max, first, mean, sum (max)"
-    )
+    long.add_argument("--aggregate", help="the document's score, of its passages': max, first, mean, sum (max)")
     long.add_argument("--truncation", default="longest_first", help="or only_text, paper (longest_first)")
     parser.add_argument(
         "--devices",
@@ -58,6 +56,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs it."""
+    from pyterrier_bertcat.errors import InputError
     from pyterrier_bertcat.files.candidates import read_candidates
     from pyterrier_bertcat.files.runs import RunWriter
     from pyterrier_bertcat.passages import Passages
@@ -67,12 +66,15 @@ def run(arguments: argparse.Namespace) -> None:
     sources, output = run_sources(arguments), RunWriter(arguments.output, tag=arguments.tag)
     check_output(sources, arguments.output)
     temporary = None if arguments.store or arguments.no_store else temporary_store(arguments.output)
+    if arguments.aggregate and not arguments.passages:
+        raise InputError("--aggregate is of passages: say how long they are with --passages")
+    passages = Passages(**arguments.passages, aggregate=arguments.aggregate or "max") if arguments.passages else None
     given: dict[str, Any] = {
         "model": arguments.model,
         "depth": arguments.depth,
         "store": arguments.store or temporary,
         "devices": arguments.devices,
-        "passages": arguments.passages and Passages(**arguments.passages, aggregate=arguments.aggregate),
+        "passages": passages,
     }
     reranker = BertCatReRanker(
         **{name: value for name, value in given.items() if value is not None},
@@ -89,10 +91,10 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"pyterrier-bertcat: warning: skipped: {candidates.skipped}", file=sys.stderr)
     if arguments.dry_run:
         reranker.load()
-        print(describe(candidates, depth=arguments.depth, max_length=arguments.max_length))
+        print(describe(candidates, depth=arguments.depth, max_length=arguments.max_length, passages=passages))
         return
     truncated, truncated_before = rerank_run(candidates, reranker, output, verbose=verbose)
-    if truncated or truncated_before:
+    if (truncated or truncated_before) and arguments.aggregate != "first":  # which is meant to leave text out
         before = f", and {truncated_before:,} of those whose scores are in the store" if truncated_before else ""
         way_out = "" if arguments.passages else ": see --passages"
         print(

@@ -131,6 +131,12 @@ class ScoreDatabase:
             note: str | None = _first(connection, "SELECT value FROM notes WHERE name = ?", name)
             return note
 
+    def notes(self, beginning: str) -> dict[str, str]:
+        """Gives all notes whose names begin so."""
+        with self.file.reading() as connection:
+            rows = connection.execute("SELECT name, value FROM notes WHERE name >= ? ORDER BY name", (beginning,))
+            return {name: value for name, value in rows if name.startswith(beginning)}
+
     def set_note(self, name: str, value: str) -> None:
         """Writes a note in the place of any other of this name."""
         with self.file.writing() as connection:

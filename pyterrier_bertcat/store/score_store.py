@@ -21,6 +21,7 @@ from pyterrier_bertcat.store.pair_hashes import HashedPairs
 
 _FILE = "scores.sqlite3"
 _META_FILE = "pt_meta.json"
+_TRUNCATED = "truncated: "
 
 Settings = Mapping[str, Any]
 
@@ -117,7 +118,13 @@ class ScoreStore(IdentifiedByOptions, pt.Artifact):  # type: ignore[misc]
         other = other if isinstance(other, ScoreStore) else ScoreStore(other)
         if not other._database.exists:
             raise StoreError(f"{other.path} is no score store: expected a folder with a file {_FILE}")
-        return 0 if self == other else self._writable().merge(other._database)
+        if self == other:
+            return 0
+        added = self._writable().merge(other._database)
+        for name, value in other._database.notes(_TRUNCATED).items():
+            more = max(_count(self.recall(name), self.path), _count(value, other.path))  # merging again adds nothing
+            self.remember(name, str(more))
+        return added
 
     def export(self, file: str | os.PathLike[str]) -> int:
         """Writes all scores to a Parquet file.
@@ -153,6 +160,14 @@ class ScoreStore(IdentifiedByOptions, pt.Artifact):  # type: ignore[misc]
     def remember(self, name: str, value: str) -> None:
         """Keeps a fact that takes long to find, such as the fingerprint of a folder with known files."""
         self._writable().set_note(name, value)
+
+    def truncated_pairs(self, settings: Settings) -> int:
+        """How many pairs were cut when they were scored with these settings, at least: scores themselves don't say."""
+        return _count(self.recall(_TRUNCATED + _settings_text(settings)), self.path)
+
+    def add_truncated_pairs(self, settings: Settings, more: int) -> None:
+        """Counts pairs that were cut."""
+        self.remember(_TRUNCATED + _settings_text(settings), str(self.truncated_pairs(settings) + more))
 
     def repair(self) -> int:
         """Rebuilds a damaged file from what can still be read of it; the old one stays beside it as ``….damaged``.
@@ -209,6 +224,12 @@ class ScoreStore(IdentifiedByOptions, pt.Artifact):  # type: ignore[misc]
             self._database.copy(copy)
             yield _META_FILE, str(self.path / _META_FILE)
             yield _FILE, str(copy)
+
+
+def _count(note: str | None, path: Path) -> int:
+    if note is not None and not note.isdecimal():
+        raise StoreError(f"{path}: the store is damaged, a count can't be read: repair() it")
+    return int(note or 0)
 
 
 def _settings_text(settings: Settings) -> str:
