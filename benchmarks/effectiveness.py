@@ -25,8 +25,8 @@ from ir_measures import RR, nDCG
 from train_mini import read_collection
 
 from pyterrier_bertcat import BertCatReRanker
-from pyterrier_bertcat.bm25 import Bm25Retriever
-from pyterrier_bertcat.pydoc_collection import PydocDataset, pydoc_documents
+from pyterrier_bertcat.data.bm25 import Bm25Retriever
+from pyterrier_bertcat.data.pydoc_collection import PydocDataset, pydoc_documents
 
 DEPTH = 100
 COLLECTIONS = ["qed_nq", "squad_dev", "pydoc", "vaswani"]

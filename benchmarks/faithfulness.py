@@ -18,11 +18,11 @@ import numpy as np
 import pyterrier as pt
 from train_mini import read_collection
 
-from pyterrier_bertcat.checkpoints import load_checkpoint
 from pyterrier_bertcat.explain.explainer import Explainer
 from pyterrier_bertcat.explain.explanations import Explanation
 from pyterrier_bertcat.explain.words import Word
-from pyterrier_bertcat.scoring import PairScorer
+from pyterrier_bertcat.model.checkpoint import load_checkpoint
+from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 
 REMOVED = (1, 3, 5, 10)
 DRAWS = 5

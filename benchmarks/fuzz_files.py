@@ -17,11 +17,11 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["pyterrier_bertcat"]):
+    from pyterrier_bertcat.data.qrels import read_qrels
+    from pyterrier_bertcat.data.runs import read_run
+    from pyterrier_bertcat.data.texts import read_texts
+    from pyterrier_bertcat.data.topics import read_topics
     from pyterrier_bertcat.errors import InputError
-    from pyterrier_bertcat.files.qrels import read_qrels
-    from pyterrier_bertcat.files.runs import read_run
-    from pyterrier_bertcat.files.texts import read_texts
-    from pyterrier_bertcat.files.topics import read_topics
 
 READERS = {
     "runs": read_run,

@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 
 import pyterrier_bertcat.cli
-from pyterrier_bertcat.backends.torch import TorchBackend
+from pyterrier_bertcat.scoring.backends.torch import TorchBackend
 
 COUNTED = "--counted"
 
@@ -64,9 +64,9 @@ def write_job(folder: Path, data: Path, queries: int, depth: int) -> int:
     from tiny_checkpoint import tiny_checkpoint  # late, all of it: the jobs, which start from this file too, need none
     from train_mini import read_collection
 
-    from pyterrier_bertcat.bm25 import Bm25Retriever
-    from pyterrier_bertcat.checkpoints import save_checkpoint
-    from pyterrier_bertcat.files.runs import RunWriter
+    from pyterrier_bertcat.data.bm25 import Bm25Retriever
+    from pyterrier_bertcat.data.runs import RunWriter
+    from pyterrier_bertcat.model.checkpoint import save_checkpoint
 
     save_checkpoint(tiny_checkpoint(), folder / "model")
     documents, topics, _ = read_collection(data, "")

@@ -20,7 +20,7 @@ from ir_measures import RR, nDCG
 from train_mini import read_collection
 
 from pyterrier_bertcat import BertCatReRanker, Passages
-from pyterrier_bertcat.bm25 import Bm25Retriever
+from pyterrier_bertcat.data.bm25 import Bm25Retriever
 
 WORDS = 3000
 SEED = 0

@@ -27,9 +27,9 @@ from memory import with_peak_memory
 from speed_ways import write_model
 
 from pyterrier_bertcat import PairScorer, load_checkpoint
-from pyterrier_bertcat.frames import query_text_pairs, ranked
-from pyterrier_bertcat.pair_batches import PairBatch
-from pyterrier_bertcat.pairs import checked_pairs, distinct_pairs
+from pyterrier_bertcat.pairs.batches import PairBatch
+from pyterrier_bertcat.pairs.pair_tokenizer import checked_pairs, distinct_pairs
+from pyterrier_bertcat.pipeline.frames import query_text_pairs, ranked
 
 DEPTH = 1000
 DOCUMENTS = 100_000

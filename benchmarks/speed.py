@@ -31,7 +31,7 @@ from speed_plot import plot
 from speed_ways import Way, speed_ways, write_model
 from speed_workloads import WORKLOADS, Workload
 
-from pyterrier_bertcat.pairs import PairTokenizer
+from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer
 
 PRODUCT_TOKENS = {"float32": 1536, "bfloat16": 2048, "float16": 32_768}
 WARM_UP_PAIRS = 48

@@ -20,7 +20,7 @@ import transformers
 from rival_int8 import sentence_transformers_int8
 
 from pyterrier_bertcat import PairScorer, load_checkpoint
-from pyterrier_bertcat.backends.openvino import OpenVinoBackend
+from pyterrier_bertcat.scoring.backends.openvino import OpenVinoBackend
 
 Score = Callable[[list[str], list[str]], np.ndarray]
 

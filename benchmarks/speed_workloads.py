@@ -12,7 +12,7 @@ import numpy as np
 import transformers
 from train_mini import read_collection
 
-from pyterrier_bertcat.bm25 import Bm25Retriever
+from pyterrier_bertcat.data.bm25 import Bm25Retriever
 
 CALIBRATION_PAIRS = 64
 QUERY_WORDS = 8

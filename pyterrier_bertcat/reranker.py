@@ -4,37 +4,39 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os.path import join
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from pyterrier_bertcat.batching import DEFAULT_BATCH_SIZE
-from pyterrier_bertcat.depth import first_rows, with_rest_below
-from pyterrier_bertcat.errors import CheckpointError
-from pyterrier_bertcat.extra_columns import extra_columns as make_extra_columns
-from pyterrier_bertcat.extra_columns import spread
-from pyterrier_bertcat.frames import MissingText, query_text_pairs, ranked, with_strings
+from pyterrier_bertcat.errors import CheckpointError, InputError
 from pyterrier_bertcat.identity import Digest, IdentifiedByOptions
-from pyterrier_bertcat.looking_inside import LooksInside
-from pyterrier_bertcat.options import PIN, PUBLISHED, check_options, is_name
-from pyterrier_bertcat.passages import Passages
-from pyterrier_bertcat.publishing import Publishes
-from pyterrier_bertcat.pyserini_hits import ReRanksHits
-from pyterrier_bertcat.run_statistics import RunStatistics, warn_of_truncation
-from pyterrier_bertcat.truncation import Truncation
+from pyterrier_bertcat.model.names import PIN, PUBLISHED, is_name
+from pyterrier_bertcat.pairs.passages import Passages
+from pyterrier_bertcat.pairs.planning import DEFAULT_BATCH_SIZE
+from pyterrier_bertcat.pairs.truncation import Truncation
+from pyterrier_bertcat.pipeline.depth import first_rows, with_rest_below
+from pyterrier_bertcat.pipeline.extra_columns import extra_columns as make_extra_columns
+from pyterrier_bertcat.pipeline.extra_columns import spread
+from pyterrier_bertcat.pipeline.frames import MissingText, query_text_pairs, ranked, with_strings
+from pyterrier_bertcat.pipeline.options import check_options
+from pyterrier_bertcat.scoring.statistics import RunStatistics, warn_of_truncation
 
 if TYPE_CHECKING:
-    from pyterrier_bertcat.checkpoints import Checkpoint
-    from pyterrier_bertcat.ensemble import MeanReRanker
-    from pyterrier_bertcat.modeling import BertCatModel
-    from pyterrier_bertcat.read_through import ReadThroughScorer
-    from pyterrier_bertcat.run_statistics import RunStatistics
-    from pyterrier_bertcat.scoring import PairScorer
+    from pyterrier_bertcat.explain.explainer import Explainer, Method
+    from pyterrier_bertcat.explain.explanations import Comparison, Explanation, Explanations
+    from pyterrier_bertcat.model.bert_cat import BertCatModel
+    from pyterrier_bertcat.model.checkpoint import Checkpoint
+    from pyterrier_bertcat.model.verification import Verification
+    from pyterrier_bertcat.pipeline.ensemble import MeanReRanker
+    from pyterrier_bertcat.pipeline.pyserini import RerankedHit
+    from pyterrier_bertcat.scoring.pair_scorer import PairScorer
+    from pyterrier_bertcat.scoring.statistics import RunStatistics
+    from pyterrier_bertcat.store.read_through import ReadThroughScorer
     from pyterrier_bertcat.store.score_store import ScoreStore
     from pyterrier_bertcat.training.options import TrainingOptions
 
@@ -42,7 +44,7 @@ _PIN_DIGITS = 16
 _SCORER_OPTIONS = ("batch_size", "batch_tokens", "passages", "device", "devices", "dtype", "backend", "calibration")
 
 
-class BertCatReRanker(IdentifiedByOptions, LooksInside, Publishes, ReRanksHits, pt.Estimator):  # type: ignore[misc]
+class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
     """Scores each query with each of its documents' texts by a cross-encoder, and re-ranks.
 
     Reads ``qid``, ``query``, ``docno`` and the text; every other column passes through. Gives the columns of the input
@@ -183,7 +185,7 @@ class BertCatReRanker(IdentifiedByOptions, LooksInside, Publishes, ReRanksHits, 
     @staticmethod
     def mean(rerankers: Sequence[BertCatReRanker]) -> MeanReRanker:
         """An ensemble: a transformer that scores by the mean of its members' scores; see `MeanReRanker`."""
-        from pyterrier_bertcat.ensemble import MeanReRanker
+        from pyterrier_bertcat.pipeline.ensemble import MeanReRanker
 
         return MeanReRanker(rerankers)
 
@@ -245,7 +247,7 @@ class BertCatReRanker(IdentifiedByOptions, LooksInside, Publishes, ReRanksHits, 
     @property
     def checkpoint(self) -> Checkpoint:
         """Model and tokenizer, loaded at the first use; float32, on the CPU, in evaluation mode."""
-        from pyterrier_bertcat.sources import checkpoint_from
+        from pyterrier_bertcat.model.source import checkpoint_from
 
         with self._lock:
             wanted = (self.model, self.revision)
@@ -256,7 +258,7 @@ class BertCatReRanker(IdentifiedByOptions, LooksInside, Publishes, ReRanksHits, 
     @property
     def scorer(self) -> PairScorer:
         """What scores the pairs, made at the first use and again whenever an option was set to something else."""
-        from pyterrier_bertcat.engine import scorer_for
+        from pyterrier_bertcat.scoring.build import scorer_for
 
         with self._lock:
             checkpoint, options = self.checkpoint, self._scorer_options()
@@ -318,6 +320,125 @@ class BertCatReRanker(IdentifiedByOptions, LooksInside, Publishes, ReRanksHits, 
             self._forget()
         return self
 
+    @overload
+    def explain(self, query: str, text: str, *, method: Method = "occlusion") -> Explanation: ...
+
+    @overload
+    def explain(self, query: pd.DataFrame, text: None = None, *, method: Method = "occlusion") -> Explanations: ...
+
+    def explain(
+        self, query: str | pd.DataFrame, text: str | None = None, *, method: Method = "occlusion"
+    ) -> Explanation | Explanations:
+        """Shows how much each word moves the score, of one pair or of every row of a frame.
+
+        With ``passages``, the best passage is what is explained, as a text of its own. Where it begins or ends inside a
+        word, it is tokenised differently alone, and its score is not quite the one that ranked the document.
+
+        Args:
+            query: A query, or a result frame as `transform` takes it.
+            text: The text for the query; None with a frame.
+            method: ``"occlusion"``: what the score loses without the word. ``"gradients"``: integrated gradients, which
+                add up; needs the extra ``explain``.
+
+        Returns:
+            What shows itself in notebooks, with ``to_dataframe()`` and ``to_html(path)``.
+
+        Raises:
+            InputError: There is no such method, something is not a string, or ``passages`` aggregates several passages'
+                scores, which no single passage explains.
+            MissingExtraError: ``"gradients"`` without captum.
+        """
+        explainer = self._explainer(method)
+        if isinstance(query, pd.DataFrame):
+            if text is not None:
+                raise InputError("text goes with one query, got it with a frame: leave text out")
+            frame = self._checked(query)
+            return explainer.explain_rows(
+                frame, self._explained(frame["query"].tolist(), frame[self.text_field].tolist())
+            )
+        if not isinstance(query, str) or not isinstance(text, str):
+            raise InputError(
+                f"explain takes a query and a text, or a frame, got {type(query).__name__} and {type(text).__name__}"
+            )
+        return explainer.explain(query, *self._explained([query], [text]))
+
+    def compare(self, query: str, text_a: str, text_b: str, *, method: Method = "occlusion") -> Comparison:
+        """Shows why one text is above another for the same query, side by side; see `explain`."""
+        return self._explainer(method).compare(query, *self._explained([query] * 2, [text_a, text_b]))
+
+    def verify(self, *, known: Sequence[tuple[str, str, float]] | None = None, tolerance: float = 1e-3) -> Verification:
+        """Scores the checkpoint's known examples, in float32 unless ``dtype`` says otherwise, and compares.
+
+        Args:
+            known: Query, text and score of each known answer. None: those that come with the checkpoint.
+            tolerance: The largest difference that counts as the same; half precision needs a larger one.
+
+        Returns:
+            A report with each score and what was expected.
+
+        Raises:
+            CheckpointError: a score differs by more, or nothing is known about this checkpoint.
+        """
+        from pyterrier_bertcat.model.verification import verify_checkpoint
+        from pyterrier_bertcat.scoring.build import scorer_for
+
+        options = {**self._scorer_options(), "dtype": "float32" if self.dtype == "auto" else self.dtype}
+        scorer = scorer_for(self.checkpoint, **options, verbose=False)
+        return verify_checkpoint(self.checkpoint, scorer.score, known=known, tolerance=tolerance)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
+        """Writes what ``model=`` reads: safetensors, a self-contained config and the tokenizer; returns the folder."""
+        from pyterrier_bertcat.model.checkpoint import save_checkpoint
+
+        return save_checkpoint(self.checkpoint, Path(folder))
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        commit_message: str | None = None,
+    ) -> str:
+        """Uploads what ``model=`` reads to a repository of the Hugging Face hub; returns the commit's address.
+
+        Args:
+            repo_id: ``"owner/model"``; made if it does not exist.
+            private: Whether a new repository is private. None: as the owner's settings say.
+            token: Access token. None: the one that this machine is logged in with.
+            revision: The branch to write to, made if it does not exist. None: the main branch.
+            commit_message: None: one that names this package.
+
+        Raises:
+            CheckpointError: the model can't be loaded, or the hub can't be reached or refuses.
+        """
+        from pyterrier_bertcat.model.checkpoint import push_checkpoint
+
+        return push_checkpoint(
+            self.checkpoint, repo_id, private=private, token=token, revision=revision, commit_message=commit_message
+        )
+
+    def rerank(self, query: str, hits: Sequence[Any], *, fields: Sequence[str] = ()) -> list[RerankedHit]:
+        """Re-ranks one query's hits of a Pyserini searcher, or tuples (docid, score, text).
+
+        See `pyterrier_bertcat.pipeline.pyserini.rerank`.
+        """
+        from pyterrier_bertcat.pipeline import pyserini
+
+        return pyserini.rerank(self, query, hits, fields=fields)
+
+    def rerank_batch(
+        self, hits_by_qid: Mapping[Any, Sequence[Any]], queries: Mapping[Any, Any], *, fields: Sequence[str] = ()
+    ) -> dict[Any, list[RerankedHit]]:
+        """Re-ranks the hits of many queries in one run.
+
+        See `pyterrier_bertcat.pipeline.pyserini.rerank_batch`.
+        """
+        from pyterrier_bertcat.pipeline import pyserini
+
+        return pyserini.rerank_batch(self, hits_by_qid, queries, fields=fields)
+
     def subtransformers(self) -> dict[str, pt.Transformer]:
         """None, for ``pt.inspect``: it would take an empty ``extra_columns`` for a list of transformers."""
         return {}
@@ -359,9 +480,9 @@ class BertCatReRanker(IdentifiedByOptions, LooksInside, Publishes, ReRanksHits, 
 
     def _stored_scorer(self, store: ScoreStore | str | os.PathLike[str]) -> ReadThroughScorer:
         """A scorer for one frame: what the weights are is found anew each time, in case their files have changed."""
-        from pyterrier_bertcat.read_through import ReadThroughScorer
-        from pyterrier_bertcat.score_settings import fingerprint_of, score_settings
+        from pyterrier_bertcat.store.read_through import ReadThroughScorer
         from pyterrier_bertcat.store.score_store import ScoreStore
+        from pyterrier_bertcat.store.settings import fingerprint_of, score_settings
 
         store = store if isinstance(store, ScoreStore) else ScoreStore(store)
         with self._lock:
@@ -382,6 +503,24 @@ class BertCatReRanker(IdentifiedByOptions, LooksInside, Publishes, ReRanksHits, 
             return self.scorer
 
         return ReadThroughScorer(store, settings, scorer)
+
+    def _explainer(self, method: Method) -> Explainer:
+        from pyterrier_bertcat.explain.explainer import Explainer
+
+        return Explainer(
+            self.checkpoint,
+            self.scorer.score,
+            method=method,
+            truncation=self._truncation_options(),
+            device=self.device,
+            verbose=self.verbose,
+        )
+
+    def _explained(self, queries: list[str], texts: list[str]) -> list[str]:
+        """The part of each text that made its score: its best passage, or all of it without ``passages``."""
+        from pyterrier_bertcat.explain.explainer import best_passages
+
+        return texts if self.passages is None else best_passages(self.scorer, queries, texts)
 
     def _forget(self) -> None:
         """Drops what was loaded, and what is known of the last run."""

@@ -14,9 +14,9 @@ import pytest
 import torch
 import transformers
 
-from pyterrier_bertcat.checkpoints import Checkpoint
-from pyterrier_bertcat.config import BertCatConfig
-from pyterrier_bertcat.modeling import BertCatModel
+from pyterrier_bertcat.model.bert_cat import BertCatModel
+from pyterrier_bertcat.model.checkpoint import Checkpoint
+from pyterrier_bertcat.model.config import BertCatConfig
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
 hypothesis.settings.register_profile("shared machine", deadline=None)  # which stalls now and then

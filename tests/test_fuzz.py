@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from pyterrier_bertcat import BertCatReRanker, Passages
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.scoring import PairScorer
+from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
 PASSAGES = Passages(length=5, stride=3)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import tiny_model
 
-from pyterrier_bertcat.checkpoints import Checkpoint
+from pyterrier_bertcat.model.checkpoint import Checkpoint
 from pyterrier_bertcat.reranker import BertCatReRanker
 from pyterrier_bertcat.training.options import TrainingOptions
 

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 import pytest
+from helpers.pipeline_stages import DOCUMENTS, TOPICS, Bm25sRetriever, pairs, text
 from pandas.testing import assert_frame_equal
-from pipeline_stages import DOCUMENTS, TOPICS, Bm25sRetriever, pairs, text
 
-from pyterrier_bertcat.checkpoints import save_checkpoint
+from pyterrier_bertcat.model.checkpoint import save_checkpoint
 from pyterrier_bertcat.reranker import BertCatReRanker
 
 os.environ["PT_TEST_TRANSFORMER_REPORTS"] = "0"

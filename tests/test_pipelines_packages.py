@@ -10,9 +10,9 @@ import pyterrier as pt
 import pyterrier_adaptive
 import pyterrier_caching
 import pytest
-from pipeline_stages import DOCUMENTS, TOPICS, Bm25sRetriever, pairs, text
+from helpers.pipeline_stages import DOCUMENTS, TOPICS, Bm25sRetriever, pairs, text
 
-from pyterrier_bertcat.checkpoints import save_checkpoint
+from pyterrier_bertcat.model.checkpoint import save_checkpoint
 from pyterrier_bertcat.reranker import BertCatReRanker
 
 

@@ -12,15 +12,15 @@ import pandas as pd
 import pyterrier as pt
 import pytest
 import torch
-from candidate_frames import results, scores_by_hand
 from conftest import tiny_model
+from helpers.candidate_frames import results, scores_by_hand
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
-from pyterrier_bertcat.checkpoints import Checkpoint, save_checkpoint
 from pyterrier_bertcat.errors import CheckpointError, InputError, ScoreError
-from pyterrier_bertcat.passages import Passages
+from pyterrier_bertcat.model.checkpoint import Checkpoint, save_checkpoint
+from pyterrier_bertcat.pairs.passages import Passages
 from pyterrier_bertcat.reranker import BertCatReRanker
 from pyterrier_bertcat.training.options import TrainingOptions
 

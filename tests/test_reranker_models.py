@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 import pytest
-from candidate_frames import TEXTS, results, scores_by_hand
 from conftest import tiny_model
+from helpers.candidate_frames import TEXTS, results, scores_by_hand
 from pandas.testing import assert_frame_equal
 
-from pyterrier_bertcat.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from pyterrier_bertcat.errors import CheckpointError, InputError, TrainingDataError
+from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pyterrier_bertcat.reranker import BertCatReRanker
 from pyterrier_bertcat.training.options import TrainingOptions
 

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from pyterrier_bertcat.files.candidates import RunSources
+    from pyterrier_bertcat.data.candidates import RunSources
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -60,7 +60,7 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_sources(arguments: argparse.Namespace, **instead: Any) -> RunSources:
     """What `add_run_arguments` added, with some of it replaced."""
-    from pyterrier_bertcat.files.candidates import RunSources
+    from pyterrier_bertcat.data.candidates import RunSources
 
     names = ("run", "topics", "texts", "topic_field", "text_fields", "duplicates", "unknown")
     return RunSources(**{**{name: getattr(arguments, name) for name in names}, **instead})

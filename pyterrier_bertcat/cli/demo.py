@@ -26,7 +26,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs it."""
-    from pyterrier_bertcat.demo import DemoOptions, run_demo
+    from pyterrier_bertcat.cli.demo_report import DemoOptions, run_demo
 
     options = DemoOptions(
         model=arguments.model,

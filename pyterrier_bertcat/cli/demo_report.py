@@ -12,9 +12,9 @@ import pandas as pd
 import pyterrier as pt
 from ir_measures import RR, nDCG
 
-from pyterrier_bertcat.bm25 import Bm25Retriever, import_bm25s
+from pyterrier_bertcat.data.bm25 import Bm25Retriever, import_bm25s
+from pyterrier_bertcat.data.pydoc_collection import PydocDataset, PydocTextLoader, pydoc_documents
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.pydoc_collection import PydocDataset, PydocTextLoader, pydoc_documents
 from pyterrier_bertcat.reranker import BertCatReRanker
 
 _MEASURES = {"nDCG@10": "nDCG@10", "RR@10": "MRR@10"}  # as PyTerrier names them, as papers name their means

@@ -56,11 +56,11 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs it."""
+    from pyterrier_bertcat.cli.rerank_job import check_output, describe, remove_store, rerank_run, temporary_store
+    from pyterrier_bertcat.data.candidates import read_candidates
+    from pyterrier_bertcat.data.runs import RunWriter
     from pyterrier_bertcat.errors import InputError
-    from pyterrier_bertcat.files.candidates import read_candidates
-    from pyterrier_bertcat.files.runs import RunWriter
-    from pyterrier_bertcat.passages import Passages
-    from pyterrier_bertcat.rerank_job import check_output, describe, remove_store, rerank_run, temporary_store
+    from pyterrier_bertcat.pairs.passages import Passages
     from pyterrier_bertcat.reranker import BertCatReRanker
 
     sources, output = run_sources(arguments), RunWriter(arguments.output, tag=arguments.tag)

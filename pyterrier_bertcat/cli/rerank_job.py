@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pyterrier as pt
 
+from pyterrier_bertcat.data.candidates import RunCandidates, RunSources
+from pyterrier_bertcat.data.runs import RunWriter
 from pyterrier_bertcat.errors import InputError, TruncationWarning
-from pyterrier_bertcat.files.candidates import RunCandidates, RunSources
-from pyterrier_bertcat.files.runs import RunWriter
-from pyterrier_bertcat.passages import Passages
+from pyterrier_bertcat.pairs.passages import Passages
 from pyterrier_bertcat.reranker import BertCatReRanker
 
 # A frame is what is scored at once and, with a store, what is kept at once. On a CPU it is small, so that the progress
@@ -125,6 +125,6 @@ def describe(candidates: RunCandidates, *, depth: int | None, max_length: int, p
 
 
 def _on_cpu(reranker: BertCatReRanker) -> bool:
-    from pyterrier_bertcat.devices import choose_device
+    from pyterrier_bertcat.scoring.devices import choose_device
 
     return choose_device(reranker.device).type == "cpu"

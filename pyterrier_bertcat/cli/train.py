@@ -18,7 +18,7 @@ from pyterrier_bertcat.cli.arguments import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pyterrier_bertcat.files.candidates import RunSources
+    from pyterrier_bertcat.data.candidates import RunSources
     from pyterrier_bertcat.training.options import TrainingOptions
 
 # Arguments that are options of the same name of `TrainingOptions`, which knows their defaults and says what is wrong.
@@ -105,8 +105,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _read(arguments: argparse.Namespace, sources: RunSources, qrels_source: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Candidates and their judgments; says what is there."""
-    from pyterrier_bertcat.files.candidates import read_candidates
-    from pyterrier_bertcat.files.qrels import read_qrels
+    from pyterrier_bertcat.data.candidates import read_candidates
+    from pyterrier_bertcat.data.qrels import read_qrels
 
     qrels = read_qrels(qrels_source)
     candidates = read_candidates(sources, verbose=not arguments.quiet)

@@ -25,8 +25,8 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs it."""
+    from pyterrier_bertcat.model.verification import PUBLISHED_SCORES
     from pyterrier_bertcat.reranker import BertCatReRanker
-    from pyterrier_bertcat.verification import PUBLISHED_SCORES
 
     reranker = BertCatReRanker(
         arguments.model, device=arguments.device, dtype=arguments.dtype, backend=arguments.backend, verbose=False

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
+from pyterrier_bertcat.data.order import best_first
 from pyterrier_bertcat.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ class Bm25Retriever(pt.Transformer):  # type: ignore[misc]
     """Retrieves by Lucene's BM25; English stop words are left out, words are not stemmed.
 
     Reads ``qid, query``; every other column passes through. Gives one row per document found, best first, with
-    ``docno``, ``score`` (float32, above 0) and ``rank`` (from 0). Equal scores come in the order of the documents.
+    ``docno``, ``score`` (float32, above 0) and ``rank`` (from 0). Ties are broken as everywhere, by docno.
     """
 
     schematic: ClassVar[dict[str, str]] = {"label": "BM25", "help_url": "https://github.com/xhluca/bm25s"}
@@ -70,8 +71,9 @@ class Bm25Retriever(pt.Transformer):  # type: ignore[misc]
         if not words:
             return np.empty(0, dtype=np.intp), np.empty(0, dtype=np.float32)
         scores = np.asarray(self._index.get_scores(words), dtype=np.float32)
-        best = np.argsort(-scores, kind="stable")[: self.num_results]
-        best = best[scores[best] > 0]
+        found = np.flatnonzero(scores > 0)
+        order = best_first(np.zeros_like(found), self._docnos[found], scores[found])
+        best = found[order[: self.num_results]]
         return best, scores[best]
 
     def __repr__(self) -> str:

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from pyterrier_bertcat.data.runs import read_run
+from pyterrier_bertcat.data.texts import read_texts
+from pyterrier_bertcat.data.topics import read_topics
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.files.runs import read_run
-from pyterrier_bertcat.files.texts import read_texts
-from pyterrier_bertcat.files.topics import read_topics
 
 _NAMED = 3
 

@@ -1,6 +1,6 @@
 """Python's own documentation as a PyTerrier data set: ``pt.get_dataset("bertcat:pydoc")``.
 
-The documents are read from the running Python's library (see :mod:`pyterrier_bertcat.pydoc_reader`); the questions and
+The documents are read from the running Python's library (see `pydoc_reader`); the questions and
 judgments were written for this project and come with it. Nothing is downloaded.
 """
 
@@ -16,8 +16,8 @@ import pandas as pd
 import pyterrier as pt
 from pyterrier.datasets import Dataset, DatasetProvider
 
+from pyterrier_bertcat.data.pydoc_reader import read_documents
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.pydoc_reader import read_documents
 
 INFO_URL = "https://docs.python.org/3/library/pydoc.html"
 
@@ -42,7 +42,7 @@ def pydoc_questions() -> list[dict[str, Any]]:
 
     A document judged 2 answers the question directly; one judged 1 helps too. What is not judged does not answer it.
     """
-    lines = resources.files("pyterrier_bertcat").joinpath("pydoc_questions.jsonl").read_text(encoding="utf-8")
+    lines = resources.files("pyterrier_bertcat.data").joinpath("pydoc_questions.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in lines.splitlines()]
 
 

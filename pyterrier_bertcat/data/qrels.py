@@ -6,9 +6,9 @@ import os
 
 import pandas as pd
 
+from pyterrier_bertcat.data.lines import decoded, numbered_lines, wrong_line
+from pyterrier_bertcat.data.named_datasets import dataset_named
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.files.lines import decoded, numbered_lines, wrong_line
-from pyterrier_bertcat.files.named_datasets import dataset_named
 
 
 def read_qrels(source: str | os.PathLike[str]) -> pd.DataFrame:

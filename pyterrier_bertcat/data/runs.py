@@ -17,8 +17,9 @@ from typing import IO, Any, Literal
 import numpy as np
 import pandas as pd
 
+from pyterrier_bertcat.data.lines import decoded, numbered_lines, wrong_line
+from pyterrier_bertcat.data.order import best_first, ranks
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.files.lines import decoded, numbered_lines, wrong_line
 
 _EXPECTED = "six columns, qid Q0 docno rank score tag, with a finite score"
 _NAMED = 3
@@ -27,8 +28,8 @@ _NAMED = 3
 def read_run(path: str | os.PathLike[str], *, duplicates: Literal["fail", "first"] = "fail") -> pd.DataFrame:
     """Reads a TREC run, plain or gzip.
 
-    The order is the score's, as for trec_eval: equal scores by docno, descending as text. The file's own ranks and
-    the order of its rows are not used, except that queries stay in order of first appearance.
+    Rows are ordered by score, ties as `best_first` breaks them. The file's own ranks and the order of its rows are not
+    used, except that queries stay in order of first appearance.
 
     Args:
         path: The file, UTF-8. Any number of spaces and tabs between columns, blank lines and CRLF are fine.
@@ -69,17 +70,14 @@ def read_run(path: str | os.PathLike[str], *, duplicates: Literal["fail", "first
     first = _first_of_each(query * len(docnos) + document)
     if duplicates == "fail" and len(first) < len(query):
         raise _duplicated(path, qids[query], docnos[document], np.asarray(numbers))
-    query, document, score_values = query[first], document[first], np.asarray(values)[first]
-    place = np.empty(len(docnos), dtype=np.int64)  # of each docno among all, in the order of text
-    place[np.argsort(docnos)] = np.arange(len(docnos))
-    order = np.lexsort((-place[document], -score_values, query))
-    query = query[order]
+    query, docno_of_row, score_of_row = query[first], docnos[document[first]], np.asarray(values)[first]
+    order = best_first(query, docno_of_row, score_of_row)
     run: pd.DataFrame = pd.DataFrame(
         {
-            "qid": qids[query],
-            "docno": docnos[document[order]],
-            "score": score_values[order],
-            "rank": np.arange(len(query)) - np.searchsorted(query, query),
+            "qid": qids[query[order]],
+            "docno": docno_of_row[order],
+            "score": score_of_row[order],
+            "rank": ranks(query[order]),
         }
     )
     return run

@@ -9,10 +9,10 @@ from typing import Any
 
 import pyterrier as pt
 
+from pyterrier_bertcat.data.fields import DOCNO_FIELDS, chosen_field, text_of
+from pyterrier_bertcat.data.lines import decoded, numbered_lines, wrong_line
+from pyterrier_bertcat.data.named_datasets import dataset_named, ir_dataset
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.files.lines import decoded, numbered_lines, wrong_line
-from pyterrier_bertcat.files.named_datasets import dataset_named, ir_dataset
-from pyterrier_bertcat.files.record_fields import DOCNO_FIELDS, chosen_field, text_of
 
 _BAR_DELAY_S = 1.0
 

@@ -7,10 +7,10 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
+from pyterrier_bertcat.data.fields import QUERY_FIELDS, chosen_field
+from pyterrier_bertcat.data.lines import decoded, numbered_lines, wrong_line
+from pyterrier_bertcat.data.named_datasets import dataset_named, ir_dataset
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.files.lines import decoded, numbered_lines, wrong_line
-from pyterrier_bertcat.files.named_datasets import dataset_named, ir_dataset
-from pyterrier_bertcat.files.record_fields import QUERY_FIELDS, chosen_field
 
 _QID_FIELDS = ("num", "number", "id", "qid", "identifier")
 # Of a topic: its opening tag with the attributes, and all up to the next topic or the end of this one.

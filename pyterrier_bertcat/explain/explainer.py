@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
 import pandas as pd
@@ -13,11 +14,11 @@ from pyterrier_bertcat.explain.explanations import Comparison, Explanation, Expl
 from pyterrier_bertcat.explain.occlusion import Score, occlusion
 from pyterrier_bertcat.explain.reading import read_pair
 from pyterrier_bertcat.explain.words import Word
-from pyterrier_bertcat.frames import MissingText, query_text_pairs
-from pyterrier_bertcat.truncation import Truncation
+from pyterrier_bertcat.pairs.truncation import Truncation
 
 if TYPE_CHECKING:
-    from pyterrier_bertcat.checkpoints import Checkpoint
+    from pyterrier_bertcat.model.checkpoint import Checkpoint
+    from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 
 Method = Literal["occlusion", "gradients"]
 _BAR_DELAY_S = 1.0
@@ -86,26 +87,17 @@ class Explainer:
         )
         return Explanation(query, text, score, self._method, words, baselines)
 
-    def explain_frame(
-        self, frame: pd.DataFrame, *, text_field: str = "text", missing_text: MissingText = "raise"
-    ) -> Explanations:
-        """Explains every row of a result frame.
+    def explain_rows(self, frame: pd.DataFrame, texts: Sequence[str]) -> Explanations:
+        """Explains every row of a result frame that was checked before.
 
         Args:
-            frame: ``qid``, ``query``, ``docno`` and ``text_field``; any further columns, any index.
-            text_field: The column with the documents' text.
-            missing_text: What a missing text means, see `query_text_pairs`.
+            frame: ``qid``, ``query`` and ``docno`` of n rows.
+            texts: n strings, what was scored of each row's document.
 
         Returns:
             One explanation per row, in the order of the rows.
-
-        Raises:
-            pt.validate.InputValidationError: A column is missing.
-            InputError: A query or text is missing or not a string; said before anything is scored.
         """
-        pt.validate.result_frame(frame, extra_columns=["query", text_field])
-        queries, texts = query_text_pairs(frame, text_field=text_field, missing_text=missing_text)
-        rows = zip(frame["qid"].tolist(), frame["docno"].tolist(), queries, texts, strict=True)
+        rows = zip(frame["qid"].tolist(), frame["docno"].tolist(), frame["query"].tolist(), texts, strict=True)
         if self._verbose:
             rows = pt.tqdm(rows, total=len(frame), desc="explaining", unit="pair", delay=_BAR_DELAY_S)
         return Explanations(tuple(self.explain(query, text).named(qid, docno) for qid, docno, query, text in rows))
@@ -113,3 +105,27 @@ class Explainer:
     def compare(self, query: str, text_a: str, text_b: str) -> Comparison:
         """Explains why one text is above another for the same query; raises what `explain` raises."""
         return Comparison(self.explain(query, text_a), self.explain(query, text_b))
+
+
+def best_passages(scorer: PairScorer, queries: Sequence[str], texts: Sequence[str]) -> list[str]:
+    """The passage of each text that makes its score.
+
+    Args:
+        scorer: Scores texts by passages.
+        queries: n strings.
+        texts: n strings.
+
+    Raises:
+        InputError: The scores are aggregated from several passages, so that no single one explains them.
+    """
+    passages = scorer.passages
+    if passages is not None and passages.aggregate not in ("max", "first"):
+        raise InputError(
+            f"aggregate={passages.aggregate!r} combines several passages, so no single passage explains the score: use "
+            "aggregate='max', or explain one passage with a re-ranker that has passages=None"
+        )
+    if not texts:
+        return []
+    scored = scorer.scored(queries, texts)
+    starts, ends = scorer.character_ranges(texts, scored.best_passages).tolist()
+    return [text[start:end] for text, start, end in zip(texts, starts, ends, strict=True)]

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pyterrier_bertcat.devices import choose_device
 from pyterrier_bertcat.errors import MissingExtraError
 from pyterrier_bertcat.explain.reading import PairReading
 from pyterrier_bertcat.explain.words import PARTS
+from pyterrier_bertcat.scoring.devices import choose_device
 
 if TYPE_CHECKING:
-    from pyterrier_bertcat.modeling import CrossEncoder
+    from pyterrier_bertcat.model.bert_cat import CrossEncoder
 
 _STEPS = (32, 64, 128, 256, 512)  # twice as many, until the sum is right
 _TOLERANCE = 0.005  # of the sum of all effects, each without its sign

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyterrier_bertcat.explain.words import PARTS, Part, word_spans
-from pyterrier_bertcat.truncation import Truncation
+from pyterrier_bertcat.pairs.truncation import Truncation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import sys
 from abc import abstractmethod
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from pyterrier_bertcat.config import BertCatConfig, encoder_facts, lasting_facts
 from pyterrier_bertcat.errors import CheckpointError
-from pyterrier_bertcat.first_token import has_first_token_path
+from pyterrier_bertcat.model.config import BertCatConfig, encoder_facts, lasting_facts
 
 _Model = TypeVar("_Model", bound="FirstTokenEncoder")
-ScoringPath = Literal["first token", "whole encoder"]
 
 
 class CrossEncoder(Protocol):
@@ -39,11 +37,6 @@ class CrossEncoder(Protocol):
 
     def cast_encoder(self, dtype: torch.dtype) -> CrossEncoder:
         """Cast the encoder in place; the layers after it stay float32."""
-        ...
-
-    @property
-    def scoring_path(self) -> ScoringPath:
-        """``"first token"`` where `FirstTokenPath` runs the encoder, ``"whole encoder"`` where only the call does."""
         ...
 
     def encode(
@@ -131,15 +124,6 @@ class FirstTokenEncoder(torch.nn.Module):
     def relevance(self, first_token: torch.Tensor) -> torch.Tensor:
         """Give the score of each vector: (batch, hidden) -> float32 (batch,)."""
 
-    @property
-    def scoring_path(self) -> ScoringPath:
-        """How scores are computed outside of training.
-
-        ``"first token"``: by `pyterrier_bertcat.first_token.FirstTokenPath`, which leaves out what the score does not
-        depend on (DistilBERT, BERT, MiniLM, ELECTRA). ``"whole encoder"``: by the encoder's own forward pass (others).
-        """
-        return "first token" if has_first_token_path(self.bert_model) else "whole encoder"
-
 
 def float32_linear(layer: torch.nn.Linear, vectors: torch.Tensor) -> torch.Tensor:
     """Apply a linear layer in float32 whatever the input's dtype, the layer's dtype and autocast say.
@@ -161,8 +145,8 @@ def float32_linear(layer: torch.nn.Linear, vectors: torch.Tensor) -> torch.Tenso
 class BertCatModel(FirstTokenEncoder, PreTrainedModel):  # type: ignore[no-untyped-call]
     """The BERT_Cat cross-encoder; weights are named ``bert_model.*`` and ``_classification_layer.{weight,bias}``.
 
-    Made from the encoder's configuration, with random weights: `pyterrier_bertcat.checkpoints.load_checkpoint` reads
-    trained ones, and `from_encoder` starts from a trained encoder.
+    Made from the encoder's configuration, with random weights: `load_checkpoint` reads trained
+    ones, and `from_encoder` starts from a trained encoder.
 
     Example:
         >>> import torch

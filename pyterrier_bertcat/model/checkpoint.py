@@ -16,15 +16,15 @@ import torch
 from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerFast
 
-from pyterrier_bertcat.config import BertCatConfig
-from pyterrier_bertcat.config_file import CONFIG_FILE, check_depth, read_config
 from pyterrier_bertcat.errors import CheckpointError, InputError
-from pyterrier_bertcat.hub import hub_folder, is_hub_name, upload_folder
-from pyterrier_bertcat.modeling import BertCatModel, CrossEncoder
-from pyterrier_bertcat.packaged import PACKAGED, packaged_folder
-from pyterrier_bertcat.sequence_classification import SequenceClassificationModel
-from pyterrier_bertcat.tokenization import load_tokenizer, save_tokenizer
-from pyterrier_bertcat.weights import SAFETENSORS_FILE, build_and_fill, read_weights
+from pyterrier_bertcat.model.bert_cat import BertCatModel, CrossEncoder
+from pyterrier_bertcat.model.classifier import SequenceClassificationModel
+from pyterrier_bertcat.model.config import BertCatConfig
+from pyterrier_bertcat.model.config_file import CONFIG_FILE, check_depth, read_config
+from pyterrier_bertcat.model.hub import hub_folder, is_hub_name, upload_folder
+from pyterrier_bertcat.model.names import PACKAGED, packaged_folder
+from pyterrier_bertcat.model.tokenizer import load_tokenizer, save_tokenizer
+from pyterrier_bertcat.model.weights import SAFETENSORS_FILE, build_and_fill, read_weights
 
 # Pairs whose ids show how a tokenizer treats case, accents, scripts, control characters and what it does not know.
 _PROBE = ("naïve CAFÉ's e-mail", "Ünïcode 中文字 don't 3.14 🤗 \x07\t\u200b i̇stanbul ﬁne zzqxj")

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from transformers import AutoModel, PretrainedConfig
 
-from pyterrier_bertcat.config import encoder_facts
 from pyterrier_bertcat.errors import CheckpointError
-from pyterrier_bertcat.modeling import FirstTokenEncoder, float32_linear
+from pyterrier_bertcat.model.bert_cat import FirstTokenEncoder, float32_linear
+from pyterrier_bertcat.model.config import encoder_facts
 
 
 class _Kind(NamedTuple):

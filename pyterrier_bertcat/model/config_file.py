@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PretrainedConfig
 
-from pyterrier_bertcat.config import BertCatConfig
 from pyterrier_bertcat.errors import CheckpointError
-from pyterrier_bertcat.sequence_classification import SequenceClassificationModel
+from pyterrier_bertcat.model.classifier import SequenceClassificationModel
+from pyterrier_bertcat.model.config import BertCatConfig
 
 CONFIG_FILE = "config.json"
 

@@ -10,7 +10,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalE
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public by its documentation
 
 from pyterrier_bertcat.errors import CheckpointError
-from pyterrier_bertcat.weights import PICKLE_FILE, SAFETENSORS_FILE
+from pyterrier_bertcat.model.weights import PICKLE_FILE, SAFETENSORS_FILE
 
 logger = logging.getLogger(__name__)
 

@@ -1,14 +1,30 @@
-"""The checkpoint that comes inside the package."""
+"""Names of checkpoints: what ``model=`` and ``revision=`` may say, and where the packaged one lies. No torch."""
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
+from typing import TypeGuard
 
+PUBLISHED = "sebastian-hofstaetter/distilbert-cat-margin_mse-T2-msmarco"
+"""The hub name of the authors' checkpoint."""
 PACKAGED = "mini"
-"""Its name, for ``model=``."""
+"""The name of the checkpoint inside this package."""
+PIN = "sha256:"
+"""How a revision begins that names weights by the first digits of their checkpoint's fingerprint."""
+
+
+def is_name(model: object) -> TypeGuard[str | os.PathLike[str]]:
+    """Whether a model is given by name or path, rather than as an object that holds its weights."""
+    return isinstance(model, (str, os.PathLike))
+
+
+def is_pin(revision: str | None) -> bool:
+    """Whether a revision names weights by their fingerprint."""
+    return revision is not None and revision.startswith(PIN)
 
 
 def packaged_folder() -> Path:
-    """Where its files are."""
+    """The folder of the packaged checkpoint."""
     return Path(str(resources.files("pyterrier_bertcat") / PACKAGED))

@@ -8,11 +8,11 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from pyterrier_bertcat.checkpoints import Checkpoint, load_checkpoint
 from pyterrier_bertcat.errors import CheckpointError
-from pyterrier_bertcat.modeling import BertCatModel, CrossEncoder
-from pyterrier_bertcat.options import PIN, is_pin
-from pyterrier_bertcat.tokenization import check_vocabulary, load_tokenizer
+from pyterrier_bertcat.model.bert_cat import BertCatModel, CrossEncoder
+from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint
+from pyterrier_bertcat.model.names import PIN, is_pin
+from pyterrier_bertcat.model.tokenizer import check_vocabulary, load_tokenizer
 
 
 def checkpoint_from(

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pyterrier_bertcat.checkpoints import Checkpoint
 from pyterrier_bertcat.errors import CheckpointError
-from pyterrier_bertcat.options import PUBLISHED
+from pyterrier_bertcat.model.checkpoint import Checkpoint
+from pyterrier_bertcat.model.names import PUBLISHED
 
 _QUERY = "what is the transformers library"
 # From the model card: query, passage, score.

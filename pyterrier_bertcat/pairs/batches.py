@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pyterrier_bertcat.pair_layout import Int32Array, Int64Array, PairLayout, ranges
+from pyterrier_bertcat.pairs.layout import Int32Array, Int64Array, PairLayout, ranges
 
 
 @dataclass(frozen=True)

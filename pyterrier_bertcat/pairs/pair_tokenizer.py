@@ -25,11 +25,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.pair_batches import EncodedPairs
-from pyterrier_bertcat.pair_layout import Int32Array, Int64Array, PairLayout
-from pyterrier_bertcat.passages import Passages, Windows
-from pyterrier_bertcat.surrogates import lone_surrogate
-from pyterrier_bertcat.truncation import Truncation
+from pyterrier_bertcat.pairs.batches import EncodedPairs
+from pyterrier_bertcat.pairs.layout import Int32Array, Int64Array, PairLayout
+from pyterrier_bertcat.pairs.passages import Passages, Windows
+from pyterrier_bertcat.pairs.strings import lone_surrogate
+from pyterrier_bertcat.pairs.truncation import Truncation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.pair_layout import Int64Array, ranges
-from pyterrier_bertcat.truncation import Truncation
+from pyterrier_bertcat.pairs.layout import Int64Array, ranges
+from pyterrier_bertcat.pairs.truncation import Truncation
 
 AGGREGATES = ("max", "first", "mean", "sum", "kmax")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.pair_layout import Int64Array
+from pyterrier_bertcat.pairs.layout import Int64Array
 
 STRATEGIES = ("longest_first", "only_text", "paper")
 _PAPER_QUERY, _PAPER_TEXT, _PAPER_PAIR = 30, 200, 230  # tokens

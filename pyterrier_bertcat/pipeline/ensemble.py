@@ -11,12 +11,12 @@ import pyterrier as pt
 from numpy.typing import NDArray
 
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.frames import MissingText, query_text_pairs, ranked
 from pyterrier_bertcat.identity import IdentifiedByOptions
-from pyterrier_bertcat.run_statistics import RunStatistics, warn_of_truncation
+from pyterrier_bertcat.pipeline.frames import MissingText, query_text_pairs, ranked
+from pyterrier_bertcat.scoring.statistics import RunStatistics, warn_of_truncation
 
 if TYPE_CHECKING:
-    from pyterrier_bertcat.scoring import PairScorer
+    from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 
 
 class Member(Protocol):
@@ -111,7 +111,7 @@ class MeanReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
         return (total / len(self.rerankers)).astype(np.float32)
 
     def _scorers_of_means(self) -> list[tuple[PairScorer, int]]:
-        from pyterrier_bertcat.engine import mean_scorers
+        from pyterrier_bertcat.scoring.build import mean_scorers
 
         scorers = [reranker.scorer for reranker in self.rerankers]
         if self._means is None or self._means[0] != scorers:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyterrier_bertcat.row_scores import ScoredPairs
+from pyterrier_bertcat.scoring.row_scores import ScoredPairs
 
 Columns = dict[str, NDArray[Any]]
 

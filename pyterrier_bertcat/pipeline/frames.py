@@ -7,21 +7,20 @@ never changed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 import pyterrier as pt
-from numpy.typing import NDArray
 
+from pyterrier_bertcat.data.order import Rows, best_first, values_of
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.surrogates import lone_surrogate
+from pyterrier_bertcat.pairs.strings import lone_surrogate
 
 MissingText = Literal["raise", "empty"]
 MISSING_TEXT_CHOICES: tuple[str, ...] = get_args(MissingText)
 OUTPUT_COLUMNS = ("score", "rank")
-Rows = NDArray[np.int64]
 
 _ROWS_NAMED = 3
 _EXPECTED = {"qid": "values", "score": "numbers"}
@@ -47,7 +46,7 @@ def query_text_pairs(
             rows.
     """
     refuse_repeated_columns(inp, ("qid", "docno", "query", text_field))
-    queries, texts = (_values(inp[column]) for column in ("query", text_field))
+    queries, texts = (values_of(inp[column]) for column in ("query", text_field))
     if missing_text == "empty":
         texts = np.where(pd.isna(texts), "", texts)
     wrong = {"qid": unusable_qids(inp["qid"]), "query": _not_strings(queries), text_field: _not_strings(texts)}
@@ -119,9 +118,8 @@ def ranked(
     Returns:
         A new frame: the columns of ``inp`` without ``score``, ``rank`` and those in ``extra``, then these, then
         ``score`` (float32) and ``rank`` (int64, by ``pt.model.add_ranks``: the best is 0). Queries stand in order of
-        first appearance, each one's rows best first, on a fresh index 0..n-1. Equal scores are ordered by docno,
-        descending as text, which is how ``pt.Experiment`` and trec_eval break ties, so that ``% k`` cuts where the
-        evaluation would; rows that share the docno too keep their order. For no rows: the same columns and types.
+        first appearance, each one's rows best first, ties as `best_first` breaks them, on a fresh index 0..n-1. For no
+        rows: the same columns and types.
 
     Raises:
         ValueError: if there is not one score for each row.
@@ -129,54 +127,12 @@ def ranked(
     if scores.shape != (len(inp),):
         raise ValueError(f"expected one score for each of {len(inp)} rows, got scores of shape {scores.shape}")
     extra = extra or {}
-    order, _ = best_first(inp, scores)
+    order = best_first(pd.factorize(inp["qid"])[0], values_of(inp["docno"]), scores)
     out = inp.drop(columns=[*OUTPUT_COLUMNS, *extra], errors="ignore").iloc[order].reset_index(drop=True)
     for name, values in extra.items():
         out[name] = pd.Series(values[order], dtype=str if values.dtype == object else None)  # no rows: no type to see
     out["score"] = scores[order].astype(np.float32, copy=False)
     return pt.model.add_ranks(out)  # type: ignore[no-any-return]
-
-
-def best_first(
-    inp: pd.DataFrame, scores: np.ndarray[Any, Any]
-) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.int64]]]:
-    """How rows are ordered: queries as they first appear, best scores first, ties as `ranked` says.
-
-    Args:
-        inp: a result frame of n rows.
-        scores: (n,), without NaN.
-
-    Returns:
-        int64 (n,), the rows in that order; and int64 (n,), for each place in it, the query's number.
-    """
-    query_codes, _ = pd.factorize(inp["qid"])
-    order = np.lexsort((-scores, query_codes))  # stable, as `sorted` is: what is equal keeps its order
-    docnos = _values(inp["docno"])
-    for tie in _ties(query_codes[order], scores[order]):
-        order[tie] = sorted(order[tie].tolist(), key=lambda row: str(docnos[row]), reverse=True)
-    return order, query_codes[order]
-
-
-def _ties(query_codes: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> Iterator[slice]:
-    """Find the rows, two or more, that stand together with the same query and score.
-
-    Only their docnos need to be compared: strings are slow to sort, and most rows are in no tie.
-    """
-    changes = (query_codes[1:] != query_codes[:-1]) | (scores[1:] != scores[:-1])
-    bounds = np.flatnonzero(np.concatenate(([True], changes, [True])))
-    tied = np.flatnonzero(np.diff(bounds) > 1)
-    return map(slice, bounds[tied].tolist(), bounds[tied + 1].tolist())
-
-
-def _values(column: pd.Series[Any]) -> np.ndarray[Any, Any]:
-    if not isinstance(column.dtype, pd.StringDtype):
-        return column.to_numpy(dtype=object)
-    # From such a column's own storage, each value would become a Python string of its own: make equal ones one.
-    codes, distinct = pd.factorize(column)
-    values = np.empty(len(distinct) + 1, dtype=object)
-    values[:-1], values[-1] = distinct.to_numpy(dtype=object), np.nan  # what is missing has the code -1
-    shared: np.ndarray[Any, Any] = values[codes]
-    return shared
 
 
 def _not_strings(values: np.ndarray[Any, Any]) -> Rows:
@@ -198,13 +154,13 @@ def _is_hashable(value: object) -> bool:
 
 def _problem(inp: pd.DataFrame, column: str, rows: Rows) -> str:
     """Say what is wrong in a column in some rows."""
-    values = _values(inp[column])[rows]
+    values = values_of(inp[column])[rows]
     kinds = Counter(
         "missing" if missing else _kind(value) for value, missing in zip(values, pd.isna(values), strict=True)
     )
     kinds_text = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     first = inp[["docno", "qid"]].iloc[rows[:_ROWS_NAMED]]
-    pairs = zip(_values(first["docno"]), _values(first["qid"]), strict=True)
+    pairs = zip(values_of(first["docno"]), values_of(first["qid"]), strict=True)
     named = [f"docno {docno!r} of qid {qid!r}" for docno, qid in pairs]
     more = ", …" if len(rows) > _ROWS_NAMED else ""
     expected = _EXPECTED.get(column, "strings")

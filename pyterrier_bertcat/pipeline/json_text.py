@@ -8,8 +8,8 @@ from typing import ClassVar
 import pandas as pd
 import pyterrier as pt
 
+from pyterrier_bertcat.data.fields import text_of
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.files.record_fields import text_of
 from pyterrier_bertcat.identity import IdentifiedByOptions
 
 

@@ -5,23 +5,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, TypeGuard
+from typing import Any
 
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.extra_columns import EXTRA_COLUMNS
-from pyterrier_bertcat.frames import MISSING_TEXT_CHOICES, OUTPUT_COLUMNS
-from pyterrier_bertcat.passages import Passages
-from pyterrier_bertcat.truncation import Truncation
+from pyterrier_bertcat.model.names import PIN, is_name, is_pin
+from pyterrier_bertcat.pairs.passages import Passages
+from pyterrier_bertcat.pairs.truncation import Truncation
+from pyterrier_bertcat.pipeline.extra_columns import EXTRA_COLUMNS
+from pyterrier_bertcat.pipeline.frames import MISSING_TEXT_CHOICES, OUTPUT_COLUMNS
 
-PUBLISHED = "sebastian-hofstaetter/distilbert-cat-margin_mse-T2-msmarco"
-"""The hub name of the authors' checkpoint."""
 DTYPES = {
     "torch": ("auto", "float32", "float16", "bfloat16"),
     "openvino": ("auto", "float32", "bfloat16", "int8"),
 }
 """Which precisions each backend has."""
-PIN = "sha256:"
-"""Begins a revision that names weights by the first digits of their checkpoint's fingerprint."""
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -65,16 +62,6 @@ def check_options(options: Mapping[str, Any]) -> None:
     if not isinstance(options["verbose"], bool):
         raise InputError(f"verbose is True or False, got {options['verbose']!r}")
     _check_training(options["training"])
-
-
-def is_name(model: object) -> TypeGuard[str | os.PathLike[str]]:
-    """Whether a model is given by name or path, and not as an object that holds its weights."""
-    return isinstance(model, (str, os.PathLike))
-
-
-def is_pin(revision: str | None) -> bool:
-    """Whether a revision names weights by their fingerprint."""
-    return revision is not None and revision.startswith(PIN)
 
 
 def _check_model(model: object, revision: object) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import pandas as pd
 
+from pyterrier_bertcat.data.fields import QUERY_FIELDS, chosen_field, text_of
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.files.record_fields import QUERY_FIELDS, chosen_field, text_of
-from pyterrier_bertcat.json_text import json_object
+from pyterrier_bertcat.pipeline.json_text import json_object
 
 _NAMED = 3
 
@@ -142,23 +141,3 @@ def _read(hit: Hit, fields: Sequence[str]) -> RerankedHit:
     record = json_object(stored)
     text = stored if record is None else text_of(record, fields, source=f"docid {docid!r}")
     return RerankedHit(docid, hit.score, text, document)
-
-
-class ReRanksHits:
-    """A mixin for ``BertCatReRanker``: its methods for Pyserini's hits."""
-
-    text_field: str
-
-    @abstractmethod
-    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
-        """Re-ranks a result frame."""
-
-    def rerank(self, query: str, hits: Sequence[Any], *, fields: Sequence[str] = ()) -> list[RerankedHit]:
-        """Re-ranks one query's hits of a Pyserini searcher, or tuples (docid, score, text); see `pyserini_hits`."""
-        return rerank(self, query, hits, fields=fields)
-
-    def rerank_batch(
-        self, hits_by_qid: Mapping[Any, Sequence[Any]], queries: Mapping[Any, Any], *, fields: Sequence[str] = ()
-    ) -> dict[Any, list[RerankedHit]]:
-        """Re-ranks the hits of many queries, all in one run; see `pyserini_hits`."""
-        return rerank_batch(self, hits_by_qid, queries, fields=fields)

@@ -14,16 +14,16 @@ import pandas as pd
 import pyterrier as pt
 
 from pyterrier_bertcat.errors import BertCatError, InputError, MissingExtraError
-from pyterrier_bertcat.frames import OUTPUT_COLUMNS, query_text_pairs, ranked
-from pyterrier_bertcat.options import PUBLISHED
+from pyterrier_bertcat.model.names import PUBLISHED
+from pyterrier_bertcat.pipeline.frames import OUTPUT_COLUMNS, query_text_pairs, ranked
 from pyterrier_bertcat.ray.cluster import ActorOptions, connected, with_weights
 from pyterrier_bertcat.reranker import BertCatReRanker
 
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-    from pyterrier_bertcat.checkpoints import Checkpoint
-    from pyterrier_bertcat.modeling import BertCatModel
+    from pyterrier_bertcat.model.bert_cat import BertCatModel
+    from pyterrier_bertcat.model.checkpoint import Checkpoint
     from pyterrier_bertcat.ray.shards import Plan, Shard, Store
 
 _KEY = ("qid", "docno")

@@ -13,8 +13,8 @@ import pyterrier as pt
 from numpy.typing import NDArray
 
 from pyterrier_bertcat.errors import BertCatError, InputError
-from pyterrier_bertcat.frames import query_text_pairs
 from pyterrier_bertcat.identity import IdentifiedByOptions
+from pyterrier_bertcat.pipeline.frames import query_text_pairs
 from pyterrier_bertcat.ray.cluster import ActorOptions, connected, with_weights
 from pyterrier_bertcat.reranker import BertCatReRanker
 

@@ -6,12 +6,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from pyterrier_bertcat.checkpoints import Checkpoint
-from pyterrier_bertcat.devices import choose_device, choose_devices
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.packaged import PACKAGED, packaged_folder
-from pyterrier_bertcat.scoring import PairScorer
-from pyterrier_bertcat.truncation import Truncation
+from pyterrier_bertcat.model.checkpoint import Checkpoint
+from pyterrier_bertcat.model.names import PACKAGED, packaged_folder
+from pyterrier_bertcat.pairs.truncation import Truncation
+from pyterrier_bertcat.scoring.devices import choose_device, choose_devices
+from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 
 _CALIBRATION_FILE = "calibration.jsonl"
 
@@ -48,11 +48,11 @@ def scorer_for(
         side_by_side = [choose_device(device)] if devices is None else choose_devices(devices)
         if len(side_by_side) == 1:
             return PairScorer(checkpoint, device=side_by_side[0], dtype=dtype, truncation=truncation, **options)
-        from pyterrier_bertcat.backends.workers import WorkersBackend
+        from pyterrier_bertcat.scoring.backends.workers import WorkersBackend
 
         on_workers = WorkersBackend(checkpoint.model, devices=side_by_side, dtype=dtype)
         return PairScorer(checkpoint, backend=on_workers, truncation=truncation, **options)
-    from pyterrier_bertcat.backends.openvino import OpenVinoBackend
+    from pyterrier_bertcat.scoring.backends.openvino import OpenVinoBackend
 
     if dtype == "int8" and calibration is None:
         if checkpoint.source != PACKAGED:

@@ -17,24 +17,24 @@ import numpy as np
 import pyterrier as pt
 from numpy.typing import NDArray
 
-from pyterrier_bertcat.backends.mean import MeanBackend
-from pyterrier_bertcat.backends.torch import TorchBackend
-from pyterrier_bertcat.batching import DEFAULT_BATCH_SIZE, plan_batches, smaller_budget
-from pyterrier_bertcat.devices import is_out_of_memory
 from pyterrier_bertcat.errors import InputError, PairTooLargeError, ScoreError
-from pyterrier_bertcat.look_ahead import look_ahead
-from pyterrier_bertcat.pair_batches import EncodedPairs, PairBatch
-from pyterrier_bertcat.pairs import PairTokenizer, checked_pairs, distinct_pairs, refuse_surrogates
-from pyterrier_bertcat.row_scores import RowScores, ScoredPairs
-from pyterrier_bertcat.run_statistics import RunStatistics
-from pyterrier_bertcat.truncation import Truncation
+from pyterrier_bertcat.pairs.batches import EncodedPairs, PairBatch
+from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer, checked_pairs, distinct_pairs, refuse_surrogates
+from pyterrier_bertcat.pairs.planning import DEFAULT_BATCH_SIZE, plan_batches, smaller_budget
+from pyterrier_bertcat.pairs.truncation import Truncation
+from pyterrier_bertcat.scoring.backends.mean import MeanBackend
+from pyterrier_bertcat.scoring.backends.torch import TorchBackend
+from pyterrier_bertcat.scoring.devices import is_out_of_memory
+from pyterrier_bertcat.scoring.look_ahead import look_ahead
+from pyterrier_bertcat.scoring.row_scores import RowScores, ScoredPairs
+from pyterrier_bertcat.scoring.statistics import RunStatistics
 
 if TYPE_CHECKING:
     import torch
 
-    from pyterrier_bertcat.backends import Backend
-    from pyterrier_bertcat.checkpoints import Checkpoint
-    from pyterrier_bertcat.passages import Passages
+    from pyterrier_bertcat.model.checkpoint import Checkpoint
+    from pyterrier_bertcat.pairs.passages import Passages
+    from pyterrier_bertcat.scoring.backends import Backend
 
 Rows = NDArray[np.int64]
 Scores = NDArray[np.float32]

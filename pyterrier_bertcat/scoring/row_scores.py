@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pyterrier_bertcat.pair_batches import EncodedPairs
-from pyterrier_bertcat.pair_layout import Int64Array, ranges
-from pyterrier_bertcat.passages import Passages
+from pyterrier_bertcat.pairs.batches import EncodedPairs
+from pyterrier_bertcat.pairs.layout import Int64Array, ranges
+from pyterrier_bertcat.pairs.passages import Passages
 
 
 @dataclass(frozen=True)

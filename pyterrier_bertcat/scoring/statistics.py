@@ -14,7 +14,7 @@ import pandas as pd
 from pyterrier_bertcat.errors import TruncationWarning
 
 if TYPE_CHECKING:
-    from pyterrier_bertcat.passages import Passages
+    from pyterrier_bertcat.pairs.passages import Passages
 
 _SHARE_WARNED = 0.01
 

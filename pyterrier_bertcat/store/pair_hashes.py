@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyterrier_bertcat.pairs import checked_pairs
+from pyterrier_bertcat.pairs.pair_tokenizer import checked_pairs
 
 RECORD = np.dtype([("text", "<u8", (2,)), ("score", "<f4"), ("check", "<u4")])
 """A stored score: the text's hash, the score bit by bit, and a check over both, the query's hash and the settings."""

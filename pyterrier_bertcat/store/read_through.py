@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pyterrier_bertcat.pairs import checked_pairs
-from pyterrier_bertcat.run_statistics import RunStatistics
+from pyterrier_bertcat.pairs.pair_tokenizer import checked_pairs
+from pyterrier_bertcat.scoring.statistics import RunStatistics
 from pyterrier_bertcat.store.pair_hashes import HashedPairs
 
 if TYPE_CHECKING:
-    from pyterrier_bertcat.scoring import PairScorer
+    from pyterrier_bertcat.scoring.pair_scorer import PairScorer
     from pyterrier_bertcat.store.score_store import ScoreStore, Settings
 
 Rows = NDArray[np.int64]

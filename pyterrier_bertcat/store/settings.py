@@ -8,16 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyterrier_bertcat.checkpoint_files import files_signature
 from pyterrier_bertcat.identity import Digest
-from pyterrier_bertcat.options import PIN, is_name
-from pyterrier_bertcat.packaged import PACKAGED, packaged_folder
-from pyterrier_bertcat.passages import Passages
+from pyterrier_bertcat.model.files_signature import files_signature
+from pyterrier_bertcat.model.names import PACKAGED, PIN, is_name, packaged_folder
+from pyterrier_bertcat.pairs.passages import Passages
+from pyterrier_bertcat.pairs.truncation import Truncation
 from pyterrier_bertcat.store.score_store import ScoreStore, Settings
-from pyterrier_bertcat.truncation import Truncation
 
 if TYPE_CHECKING:
-    from pyterrier_bertcat.checkpoints import Checkpoint
+    from pyterrier_bertcat.model.checkpoint import Checkpoint
 
 
 def score_settings(
@@ -85,7 +84,7 @@ def _effective_dtype(backend: str, device: str | None, dtype: str) -> str:
     """The precision that will be used on this machine, without torch where that is clear."""
     if dtype in ("float32", "int8") or (dtype == "auto" and (backend == "openvino" or device == "cpu")):
         return "float32" if dtype == "auto" else dtype
-    from pyterrier_bertcat.devices import choose_device, choose_dtype
+    from pyterrier_bertcat.scoring.devices import choose_device, choose_dtype
 
     chosen: Any = choose_dtype(dtype, choose_device(device))
     return str(chosen).removeprefix("torch.")

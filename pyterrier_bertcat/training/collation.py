@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
-from pyterrier_bertcat.batching import plan_batches
-from pyterrier_bertcat.pairs import PairTokenizer
+from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer
+from pyterrier_bertcat.pairs.planning import plan_batches
 from pyterrier_bertcat.training.sampling import Rows
 
 

@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pyterrier_bertcat.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from pyterrier_bertcat.devices import choose_device
 from pyterrier_bertcat.errors import InputError, MissingExtraError
-from pyterrier_bertcat.pairs import PairTokenizer
-from pyterrier_bertcat.passages import Passages
+from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer
+from pyterrier_bertcat.pairs.passages import Passages
+from pyterrier_bertcat.pairs.truncation import Truncation
+from pyterrier_bertcat.scoring.devices import choose_device
 from pyterrier_bertcat.training.collation import GroupCollator
 from pyterrier_bertcat.training.loop import TrainingData, queries_per_device, train
 from pyterrier_bertcat.training.options import TrainingOptions
@@ -27,7 +28,6 @@ from pyterrier_bertcat.training.run_folder import claim, is_first_process, kept_
 from pyterrier_bertcat.training.sampling import Candidates, Rows, draw_groups, judged_candidates
 from pyterrier_bertcat.training.teachers import known_to_files, teacher_scores
 from pyterrier_bertcat.training.validation import Validation
-from pyterrier_bertcat.truncation import Truncation
 
 # Padded tokens per forward pass: small ones stay in a CPU's caches, a GPU wants large ones.
 _CPU_BATCH_TOKENS, _GPU_BATCH_TOKENS = 2048, 65536

@@ -14,15 +14,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pyterrier_bertcat.checkpoints import Checkpoint
 from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.model.checkpoint import Checkpoint
+from pyterrier_bertcat.pairs.truncation import Truncation
 from pyterrier_bertcat.training.options import TrainingOptions
 from pyterrier_bertcat.training.sampling import Candidates, Rows
 from pyterrier_bertcat.training.validation import Validation
-from pyterrier_bertcat.truncation import Truncation
 
 RECORD, TEACHER_SCORES = "training.json", "teacher.npy"
 
+# How candidates are ordered before negatives are drawn. Another order draws other negatives.
+_ORDER = "score, then docno descending"
 # The same teacher on another device or in other batches differs by less, another teacher by more.
 _SAME_TEACHER = 1e-2
 
@@ -51,6 +53,7 @@ def run_identity(
         held_out.update(str(validation.passages or "").encode())
     return {
         "start": checkpoint.fingerprint,
+        "order": _ORDER,
         "options": repr(told),
         "truncation": str(truncation),
         "data": data.hexdigest(),

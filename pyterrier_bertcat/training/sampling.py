@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyterrier as pt
 
+from pyterrier_bertcat.data.order import best_first, values_of
 from pyterrier_bertcat.errors import TrainingDataError
 from pyterrier_bertcat.training.options import TrainingOptions
 
@@ -48,7 +49,8 @@ def judged_candidates(
     """Joins a result frame with its judgments.
 
     Args:
-        results: Columns ``qid, query, docno, <text_field>``; ordered by ``rank`` or else ``score`` where present.
+        results: Columns ``qid, query, docno, <text_field>``; ordered by ``score``, ties by docno, or else
+            by ``rank`` where there is no score.
         qrels: Columns ``qid, docno, label``; relevant where label > 0.
         text_field: The column that holds the passage.
         needs_positive: Whether queries without a relevant candidate are dropped.
@@ -121,14 +123,15 @@ def draw_groups(candidates: Candidates, options: TrainingOptions) -> list[Rows]:
 
 
 def _best_first(results: pd.DataFrame) -> pd.DataFrame:
-    """Queries in order of first appearance, each by rank, else by score, else as it comes; no pair twice."""
+    """Queries in order of first appearance, each by score, else by rank, else as it comes; no pair twice."""
     frame = results.reset_index(drop=True)
-    order = [pd.factorize(frame["qid"])[0]]
-    if "rank" in frame.columns:
-        order.append(frame["rank"].to_numpy())
-    elif "score" in frame.columns:
-        order.append(-frame["score"].to_numpy())
-    ordered: pd.DataFrame = frame.iloc[np.lexsort(order[::-1])]
+    queries, docnos = pd.factorize(frame["qid"])[0], values_of(frame["docno"])
+    if "score" in frame.columns:
+        order = best_first(queries, docnos, frame["score"].fillna(-np.inf).to_numpy(dtype=np.float64))
+    else:
+        by_rank = frame["rank"].to_numpy() if "rank" in frame.columns else np.arange(len(frame))
+        order = np.lexsort((by_rank, queries))
+    ordered: pd.DataFrame = frame.iloc[order]
     distinct: pd.DataFrame = ordered.drop_duplicates(["qid", "docno"], ignore_index=True)
     return distinct
 

@@ -9,13 +9,13 @@ import ir_measures
 import pandas as pd
 import pyterrier as pt
 
-from pyterrier_bertcat.checkpoints import Checkpoint
 from pyterrier_bertcat.errors import InputError, TrainingDataError
-from pyterrier_bertcat.modeling import CrossEncoder
-from pyterrier_bertcat.passages import Passages
-from pyterrier_bertcat.scoring import PairScorer
+from pyterrier_bertcat.model.bert_cat import CrossEncoder
+from pyterrier_bertcat.model.checkpoint import Checkpoint
+from pyterrier_bertcat.pairs.passages import Passages
+from pyterrier_bertcat.pairs.truncation import Truncation
+from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 from pyterrier_bertcat.training.sampling import refuse_missing
-from pyterrier_bertcat.truncation import Truncation
 
 
 @dataclass(frozen=True)

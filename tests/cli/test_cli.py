@@ -6,8 +6,8 @@ import tempfile
 
 import pytest
 
-from pyterrier_bertcat.checkpoints import save_checkpoint
 from pyterrier_bertcat.cli import main
+from pyterrier_bertcat.model.checkpoint import save_checkpoint
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -84,11 +84,11 @@ def test_verify_can_hold_any_folder_to_the_published_example(model, capsys):
 
 
 def test_an_interruption_exits_with_130(monkeypatch, capsys):
-    import pyterrier_bertcat.demo
+    import pyterrier_bertcat.cli.demo_report
 
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pyterrier_bertcat.demo, "run_demo", interrupt)
+    monkeypatch.setattr(pyterrier_bertcat.cli.demo_report, "run_demo", interrupt)
     assert main(["demo", "anything"]) == 130
     assert "interrupted" in capsys.readouterr().err

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pyterrier_bertcat.checkpoints import save_checkpoint
 from pyterrier_bertcat.cli import main
-from pyterrier_bertcat.files.runs import read_run
+from pyterrier_bertcat.data.runs import read_run
+from pyterrier_bertcat.model.checkpoint import save_checkpoint
 from pyterrier_bertcat.reranker import BertCatReRanker
 
 QUERIES = {"301": "copy a folder with everything in it", "302": "read a file line by line", "303": "sort a list"}

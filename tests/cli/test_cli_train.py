@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pyterrier_bertcat.checkpoints import load_checkpoint, save_checkpoint
 from pyterrier_bertcat.cli import main
+from pyterrier_bertcat.model.checkpoint import load_checkpoint, save_checkpoint
 
 QUERIES = {f"q{number}": f"question {number} about {word}" for number, word in enumerate(("tea", "snow", "music"))}
 DOCNOS = [f"d{number}" for number in range(9)]

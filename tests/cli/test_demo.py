@@ -7,11 +7,11 @@ import pyterrier as pt
 import pytest
 from ir_measures import nDCG
 
-from pyterrier_bertcat.bm25 import Bm25Retriever
-from pyterrier_bertcat.checkpoints import save_checkpoint
-from pyterrier_bertcat.demo import DemoOptions, experiment_report, run_demo, side_by_side
+from pyterrier_bertcat.cli.demo_report import DemoOptions, experiment_report, run_demo, side_by_side
+from pyterrier_bertcat.data.bm25 import Bm25Retriever
+from pyterrier_bertcat.data.pydoc_collection import PydocDataset, pydoc_documents
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.pydoc_collection import PydocDataset, pydoc_documents
+from pyterrier_bertcat.model.checkpoint import save_checkpoint
 from pyterrier_bertcat.reranker import BertCatReRanker
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pyterrier as pt
 import pytest
 
-from pyterrier_bertcat.bm25 import Bm25Retriever
+from pyterrier_bertcat.data.bm25 import Bm25Retriever
 from pyterrier_bertcat.errors import InputError, MissingExtraError
 
 DOCUMENTS = [
@@ -45,13 +45,13 @@ def test_scores_are_bm25s_definition(query, k1, b):
     assert dict(zip(results["docno"], results["score"], strict=True)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_results_come_best_first_with_equal_scores_in_document_order_and_other_columns_kept():
+def test_results_come_best_first_with_equal_scores_by_docno_descending_and_other_columns_kept():
     topics = pd.DataFrame({"qid": ["q2", "q1"], "query": ["black", "tea"], "user": ["ann", "bob"]}, index=[5, 5])
     results = Bm25Retriever(DOCUMENTS)(topics)
     assert results.columns.tolist() == ["qid", "query", "user", "docno", "score", "rank"]
     assert results[["qid", "user", "docno", "rank"]].to_numpy().tolist() == [
-        ["q2", "ann", "coffee", 0],
-        ["q2", "ann", "coffee2", 1],
+        ["q2", "ann", "coffee2", 0],
+        ["q2", "ann", "coffee", 1],
         ["q2", "ann", "tea", 2],
         ["q1", "bob", "tea", 0],
     ]
@@ -59,7 +59,7 @@ def test_results_come_best_first_with_equal_scores_in_document_order_and_other_c
 
 
 def test_num_results_limits_each_query():
-    assert Bm25Retriever(DOCUMENTS, num_results=1).search("black")["docno"].tolist() == ["coffee"]
+    assert Bm25Retriever(DOCUMENTS, num_results=1).search("black")["docno"].tolist() == ["coffee2"]
 
 
 @pytest.mark.parametrize("query", ["unheard", "the and of", "", "?!"])

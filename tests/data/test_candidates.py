@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from pyterrier_bertcat.data.candidates import RunSources, read_candidates
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.files.candidates import RunSources, read_candidates
 
 RUN = {"q1": ["a", "b", "c", "d"], "q2": ["a", "x", "e"], "q3": ["b"]}
 

@@ -12,16 +12,16 @@ import pandas as pd
 import pyterrier as pt
 import pytest
 
-from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.pydoc_collection import (
+from pyterrier_bertcat.data.pydoc_collection import (
     BertCatDatasetProvider,
     PydocDataset,
     PydocTextLoader,
     pydoc_documents,
     pydoc_questions,
 )
+from pyterrier_bertcat.errors import InputError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ def test_a_rank_cutoff_moves_before_the_text_loader_and_changes_nothing(texts):
 
 
 def test_importing_the_collection_does_not_import_torch():
-    code = "import pyterrier_bertcat.pydoc_collection, sys; print({'torch', 'transformers'} & set(sys.modules))"
+    code = "import pyterrier_bertcat.data.pydoc_collection, sys; print({'torch', 'transformers'} & set(sys.modules))"
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.strip() == "set()"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from pyterrier_bertcat.data.pydoc_reader import read_documents
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.pydoc_reader import read_documents
 
 MODULE = '''
 """Tools for tea."""

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pyterrier_bertcat.data.runs import RunWriter, read_run
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.files.runs import RunWriter, read_run
 
 # What separates columns and rows are ASCII's blanks; a first qid that begins with a byte order mark loses it.
 names = st.text(
@@ -78,7 +78,7 @@ def test_rows_are_ordered_by_score_whatever_their_ranks_and_blanks_say(tmp_path,
 
 
 def test_a_run_is_read_from_a_pipe():
-    code = "import sys; from pyterrier_bertcat.files.runs import read_run; print(len(read_run('/dev/stdin')))"
+    code = "import sys; from pyterrier_bertcat.data.runs import read_run; print(len(read_run('/dev/stdin')))"
     if not os.path.exists("/dev/stdin"):
         pytest.skip("this system has no /dev/stdin")
     done = subprocess.run([sys.executable, "-c", code], input=gzip.compress(ROWS.encode()), capture_output=True)
@@ -167,7 +167,7 @@ def test_a_full_disk_leaves_the_old_run_and_nothing_else(tmp_path):
     script = tmp_path / "frame.pickle"
     frame.to_pickle(script)
     code = (
-        "import resource, signal, sys, pandas as pd\nfrom pyterrier_bertcat.files.runs import RunWriter\n"
+        "import resource, signal, sys, pandas as pd\nfrom pyterrier_bertcat.data.runs import RunWriter\n"
         f"frame = pd.read_pickle({str(script)!r})\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         f"with RunWriter({str(tmp_path / 'run')!r}) as run: run.write(frame)"

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pyterrier_bertcat.data.qrels import read_qrels
+from pyterrier_bertcat.data.texts import read_texts
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.files.qrels import read_qrels
-from pyterrier_bertcat.files.texts import read_texts
 
 
 def jsonl(*records: object) -> str:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pyterrier_bertcat.data.topics import read_topics
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.files.topics import read_topics
 
 TREC_1 = """<top>
 

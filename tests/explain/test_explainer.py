@@ -12,13 +12,13 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from pyterrier_bertcat.checkpoints import Checkpoint, load_checkpoint
 from pyterrier_bertcat.errors import InputError, MissingExtraError
 from pyterrier_bertcat.explain.explainer import Explainer
-from pyterrier_bertcat.passages import Passages
+from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint
+from pyterrier_bertcat.pairs.passages import Passages
+from pyterrier_bertcat.pairs.truncation import Truncation
 from pyterrier_bertcat.reranker import BertCatReRanker
-from pyterrier_bertcat.scoring import PairScorer
-from pyterrier_bertcat.truncation import Truncation
+from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 
 QUERY = "what is the transformers library"
 TEXT = "We are happy to show you the 🤗 Transformers library (for models), don't <b>panic</b>."
@@ -34,6 +34,10 @@ def mini():
 def explainer(checkpoint, **options):
     scorer = PairScorer(checkpoint, device="cpu", truncation=options.get("truncation"), verbose=False)
     return Explainer(checkpoint, scorer.score, device="cpu", verbose=False, **options)
+
+
+def reranker(checkpoint, **options):
+    return BertCatReRanker(checkpoint, device="cpu", verbose=False, **options)
 
 
 def score(checkpoint, query, text):
@@ -172,7 +176,7 @@ def test_a_frame_gives_an_explanation_per_row_in_its_order(tiny_checkpoint):
         {"qid": ["2", "1"], "query": ["red fish", QUERY], "docno": ["d9", "d1"], "body": ["blue fish", TEXT]},
         index=[7, 7],
     )
-    explanations = explainer(tiny_checkpoint).explain_frame(frame, text_field="body")
+    explanations = reranker(tiny_checkpoint, text_field="body").explain(frame)
     assert [(row.qid, row.docno, row.text) for row in explanations] == [("2", "d9", "blue fish"), ("1", "d1", TEXT)]
     words = explanations.to_dataframe()
     assert words.columns.tolist() == ["qid", "docno", "part", "word", "start", "end", "effect", "read"]
@@ -184,23 +188,25 @@ def test_a_frame_gives_an_explanation_per_row_in_its_order(tiny_checkpoint):
 
 def test_an_empty_frame_gives_the_same_columns_and_types(tiny_checkpoint):
     frame = pd.DataFrame({"qid": ["1"], "query": ["a"], "docno": ["d"], "text": ["b"]})
-    full, empty = (explainer(tiny_checkpoint).explain_frame(each) for each in (frame, frame.head(0)))
+    full, empty = (reranker(tiny_checkpoint).explain(each) for each in (frame, frame.head(0)))
     pd.testing.assert_series_equal(full.to_dataframe().dtypes, empty.to_dataframe().dtypes)
     assert len(empty) == 0
     assert empty._repr_html_()
 
 
-def test_bad_input_is_refused_before_anything_is_scored(tiny_checkpoint):
-    def never(queries, texts):
+def test_bad_input_is_refused_before_anything_is_scored(tiny_checkpoint, monkeypatch):
+    def never(*_):
         raise AssertionError("scored")
 
     with pytest.raises(InputError, match="'lime' is not one of 'occlusion', 'gradients'"):
         Explainer(tiny_checkpoint, never, method="lime")
-    explain = Explainer(tiny_checkpoint, never)
+    monkeypatch.setattr(PairScorer, "score", never)
+    bertcat = reranker(tiny_checkpoint)
     with pytest.raises(pt.validate.InputValidationError):
-        explain.explain_frame(pd.DataFrame({"qid": ["1"], "docno": ["d"], "query": ["a"]}))
+        bertcat.explain(pd.DataFrame({"qid": ["1"], "docno": ["d"], "query": ["a"]}))
     with pytest.raises(InputError, match="column 'text' 1 of them are not strings"):
-        explain.explain_frame(pd.DataFrame({"qid": ["1"], "docno": ["d"], "query": ["a"], "text": [None]}))
+        bertcat.explain(pd.DataFrame({"qid": ["1"], "docno": ["d"], "query": ["a"], "text": [None]}))
+    monkeypatch.undo()
     with pytest.raises(InputError, match=r"texts\[0\] is 3 of type int"):
         explainer(tiny_checkpoint).explain("a", 3)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pyterrier_bertcat.explain.reading import read_pair
 from pyterrier_bertcat.explain.words import word_spans
-from pyterrier_bertcat.truncation import Truncation
+from pyterrier_bertcat.pairs.truncation import Truncation
 
 SNIPPETS = [
     "don't",

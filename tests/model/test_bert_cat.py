@@ -6,9 +6,9 @@ import torch
 import transformers
 from conftest import tiny_encoder_config, tiny_model
 
-from pyterrier_bertcat.config import BertCatConfig
 from pyterrier_bertcat.errors import CheckpointError
-from pyterrier_bertcat.modeling import BertCatModel
+from pyterrier_bertcat.model.bert_cat import BertCatModel
+from pyterrier_bertcat.model.config import BertCatConfig
 
 KINDS = ["distilbert", "bert", "electra"]
 QUERIES = ["what is the transformers library", "cat", "", "naïve café 中文"]

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from checkpoint_edits import edit_config
 from conftest import tiny_encoder_config, tiny_model
+from helpers.checkpoint_edits import edit_config
 from safetensors.torch import load_file
 
-from pyterrier_bertcat.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from pyterrier_bertcat.errors import CheckpointError
-from pyterrier_bertcat.modeling import BertCatModel
+from pyterrier_bertcat.model.bert_cat import BertCatModel
+from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 KINDS = ["distilbert", "bert", "electra"]
 PUBLISHED_CONFIG = """{

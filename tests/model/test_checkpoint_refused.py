@@ -4,11 +4,11 @@ import json
 import re
 
 import pytest
-from checkpoint_edits import edit_config
 from conftest import tiny_model
+from helpers.checkpoint_edits import edit_config
 
-from pyterrier_bertcat.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from pyterrier_bertcat.errors import CheckpointError, InputError
+from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import torch
 import transformers
 from conftest import tiny_encoder_config
 
-from pyterrier_bertcat.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from pyterrier_bertcat.errors import CheckpointError
-from pyterrier_bertcat.sequence_classification import SequenceClassificationModel
+from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from pyterrier_bertcat.model.classifier import SequenceClassificationModel
 
 WORDPIECE_KINDS = ["bert", "distilbert", "electra"]
 ROBERTA_SHAPE = {

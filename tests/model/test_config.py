@@ -6,8 +6,8 @@ import pytest
 import transformers
 from conftest import tiny_encoder_config
 
-from pyterrier_bertcat.config import BertCatConfig, encoder_facts, find_encoder_config
 from pyterrier_bertcat.errors import CheckpointError
+from pyterrier_bertcat.model.config import BertCatConfig, encoder_facts, find_encoder_config
 
 PUBLISHED = {
     "architectures": ["BERT_Cat"],
@@ -98,7 +98,7 @@ def test_the_precision_of_a_stored_encoder_does_not_get_into_the_config():
 
 
 def test_auto_config_knows_it_once_the_model_is_imported(tmp_path):
-    import pyterrier_bertcat.modeling  # noqa: F401
+    import pyterrier_bertcat.model.bert_cat  # noqa: F401
 
     (tmp_path / "config.json").write_text(json.dumps(PUBLISHED))
     assert isinstance(transformers.AutoConfig.from_pretrained(tmp_path), BertCatConfig)

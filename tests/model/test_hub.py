@@ -15,9 +15,9 @@ import huggingface_hub
 import pytest
 from conftest import tiny_model
 
-from pyterrier_bertcat.checkpoints import Checkpoint, load_checkpoint, push_checkpoint, save_checkpoint
 from pyterrier_bertcat.errors import CheckpointError
-from pyterrier_bertcat.hub import is_hub_name
+from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, push_checkpoint, save_checkpoint
+from pyterrier_bertcat.model.hub import is_hub_name
 
 NAME = "somebody/tiny-cat"
 OLD, NEW = "0" * 39 + "1", "0" * 39 + "2"
@@ -185,7 +185,7 @@ def small_hub():
 
 CLIENT = """
 import sys
-from pyterrier_bertcat.checkpoints import load_checkpoint, push_checkpoint
+from pyterrier_bertcat.model.checkpoint import load_checkpoint, push_checkpoint
 name, folder, revision = sys.argv[1:]
 options = {"revision": revision or None}
 if folder:

@@ -7,7 +7,7 @@ import transformers
 from conftest import tiny_encoder_config
 
 from pyterrier_bertcat.errors import CheckpointError
-from pyterrier_bertcat.tokenization import load_tokenizer, save_tokenizer
+from pyterrier_bertcat.model.tokenizer import load_tokenizer, save_tokenizer
 
 TEXTS = ["Naïve CAFÉ", "中文字 mixed", "don't e-mail 3.14", "🤗 \u200b\x07 tab\t", "", "unaffable zzqxj"]
 

@@ -18,13 +18,13 @@ import torch
 from conftest import tiny_model
 from safetensors.torch import load_file
 
-from pyterrier_bertcat.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 ROOM_MB = 700
 SECONDS = 60
 LOADER = """
 import json, os, sys, warnings
-from pyterrier_bertcat.checkpoints import load_checkpoint
+from pyterrier_bertcat.model.checkpoint import load_checkpoint
 from pyterrier_bertcat.errors import CheckpointError
 
 warnings.simplefilter("ignore")

@@ -5,10 +5,10 @@ import pytest
 import torch
 from conftest import tiny_encoder_config, tiny_model
 
-from pyterrier_bertcat.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from pyterrier_bertcat.errors import CheckpointError
-from pyterrier_bertcat.options import PUBLISHED
-from pyterrier_bertcat.verification import (
+from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from pyterrier_bertcat.model.names import PUBLISHED
+from pyterrier_bertcat.model.verification import (
     PUBLISHED_SCORES,
     compare_with_known,
     known_scores,

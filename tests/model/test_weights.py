@@ -10,8 +10,8 @@ from conftest import tiny_model
 from safetensors.torch import save_file
 
 from pyterrier_bertcat.errors import CheckpointError
-from pyterrier_bertcat.modeling import BertCatModel
-from pyterrier_bertcat.weights import build_and_fill, read_weights
+from pyterrier_bertcat.model.bert_cat import BertCatModel
+from pyterrier_bertcat.model.weights import build_and_fill, read_weights
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ import threading
 import numpy as np
 import pytest
 import transformers
+from helpers.pair_tokenizers import KINDS, pair_tokenizer, tokenizer_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from pair_tokenizers import KINDS, pair_tokenizer, tokenizer_of
 
-from pyterrier_bertcat.pairs import PairTokenizer, distinct_pairs
-from pyterrier_bertcat.truncation import Truncation, longest_first
+from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer, distinct_pairs
+from pyterrier_bertcat.pairs.truncation import Truncation, longest_first
 
 
 def assert_same_as_tokenizer(kind: str, query: str, text: str, max_length: int) -> None:

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import transformers
-from pair_tokenizers import pair_tokenizer, roberta_like_tokenizer, tokenizer_of
+from helpers.pair_tokenizers import pair_tokenizer, roberta_like_tokenizer, tokenizer_of
 
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.pairs import PairTokenizer
-from pyterrier_bertcat.truncation import Truncation
+from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer
+from pyterrier_bertcat.pairs.truncation import Truncation
 
 
 @pytest.mark.parametrize("sequence", [list, tuple, np.array, pd.Series, pd.array, lambda v: np.array(v, dtype=object)])

@@ -8,12 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyterrier_bertcat import row_scores
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.pairs import PairTokenizer
-from pyterrier_bertcat.passages import Passages
-from pyterrier_bertcat.scoring import PairScorer
-from pyterrier_bertcat.truncation import Truncation
+from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer
+from pyterrier_bertcat.pairs.passages import Passages
+from pyterrier_bertcat.pairs.truncation import Truncation
+from pyterrier_bertcat.scoring import row_scores
+from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 
 WORDS = "what is a fox dog and over the lazy quick brown jump unbelievably 🔥 café 1,000 of".split()  # noqa: SIM905
 LENGTHS = [0, 1, 5, 12, 13, 24, 25, 40, 99]
@@ -133,7 +133,7 @@ def test_the_order_and_the_company_of_documents_do_not_matter(tiny_checkpoint, m
     passages = Passages(length=12, stride=7, aggregate="mean")
     options = {"device": "cpu", "passages": passages, "verbose": False}
     expected = PairScorer(tiny_checkpoint, **options).score(QUERIES, TEXTS)
-    monkeypatch.setattr("pyterrier_bertcat.scoring._WINDOW_DOCUMENTS", 2)
+    monkeypatch.setattr("pyterrier_bertcat.scoring.pair_scorer._WINDOW_DOCUMENTS", 2)
     scorer = PairScorer(tiny_checkpoint, batch_tokens=60, **options)
     order = [3, 8, 1, 1, 0, 7, 2, 6, 5, 4, 8]
     scores = scorer.score([QUERIES[row] for row in order], [TEXTS[row] for row in order])

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyterrier_bertcat.batching import plan_batches, smaller_budget
+from pyterrier_bertcat.pairs.planning import plan_batches, smaller_budget
 
 some_lengths = st.lists(st.integers(1, 600), max_size=200).map(lambda lengths: np.array(lengths, dtype=np.int64))
 some_tokens = st.integers(1, 3000)

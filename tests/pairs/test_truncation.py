@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.pairs import PairTokenizer
-from pyterrier_bertcat.truncation import Truncation
+from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer
+from pyterrier_bertcat.pairs.truncation import Truncation
 
 SPECIAL = 3
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyterrier_bertcat.depth import first_rows, with_rest_below
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.frames import ranked
+from pyterrier_bertcat.pipeline.depth import first_rows, with_rest_below
+from pyterrier_bertcat.pipeline.frames import ranked
 from pyterrier_bertcat.reranker import BertCatReRanker
 
 some_rows = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([3.0, 2.0, 1.0, -5.5])), max_size=25)

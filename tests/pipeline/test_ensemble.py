@@ -10,10 +10,10 @@ import pyterrier as pt
 import pytest
 from conftest import tiny_model
 
-from pyterrier_bertcat.checkpoints import Checkpoint
-from pyterrier_bertcat.ensemble import MeanReRanker
 from pyterrier_bertcat.errors import InputError, TruncationWarning
-from pyterrier_bertcat.passages import Passages
+from pyterrier_bertcat.model.checkpoint import Checkpoint
+from pyterrier_bertcat.pairs.passages import Passages
+from pyterrier_bertcat.pipeline.ensemble import MeanReRanker
 from pyterrier_bertcat.reranker import BertCatReRanker
 
 TEXTS = ["the quick brown fox", "a dog", "", "over the lazy dog " * 9, "jump"]

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.extra_columns import EXTRA_COLUMNS
-from pyterrier_bertcat.passages import Passages
+from pyterrier_bertcat.pairs.passages import Passages
+from pyterrier_bertcat.pipeline.extra_columns import EXTRA_COLUMNS
 from pyterrier_bertcat.reranker import BertCatReRanker
 
 LONG = "the quick brown fox jumps over the lazy dog, and " * 6

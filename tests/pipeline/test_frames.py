@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.three_rows import frame, scores_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
-from three_rows import frame, scores_of
 
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.frames import query_text_pairs, ranked, with_strings
+from pyterrier_bertcat.pipeline.frames import query_text_pairs, ranked, with_strings
 
 
 def test_queries_and_texts_come_in_the_order_of_the_rows():

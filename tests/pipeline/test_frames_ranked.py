@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.three_rows import frame, scores_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
-from three_rows import frame, scores_of
 
-from pyterrier_bertcat.frames import ranked
+from pyterrier_bertcat.pipeline.frames import ranked
 
 
 def test_rows_are_grouped_by_first_appearance_and_ordered_best_first():

@@ -7,7 +7,7 @@ import pyterrier as pt
 import pytest
 
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.json_text import JsonText, json_text
+from pyterrier_bertcat.pipeline.json_text import JsonText, json_text
 from pyterrier_bertcat.reranker import BertCatReRanker
 
 os.environ["PT_TEST_TRANSFORMER_REPORTS"] = "0"

@@ -13,10 +13,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pyterrier_bertcat.checkpoints import save_checkpoint
+from pyterrier_bertcat.data.runs import read_run
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.files.runs import read_run
-from pyterrier_bertcat.pyserini_hits import RerankedHit, rerank, rerank_batch
+from pyterrier_bertcat.model.checkpoint import save_checkpoint
+from pyterrier_bertcat.pipeline.pyserini import RerankedHit, rerank, rerank_batch
 from pyterrier_bertcat.reranker import BertCatReRanker
 
 TEXTS = {"d1": "green tea", "d2": "snow in the mountains", "d3": "how to brew tea", "d4": "music"}
@@ -131,7 +131,7 @@ from pyserini.output_writer import OutputFormat, get_output_writer, tie_breaker
 from pyserini.pyclass import autoclass
 from pyserini.search.lucene import LuceneSearcher
 from pyterrier_bertcat import BertCatReRanker
-from pyterrier_bertcat.pyserini_hits import rerank, rerank_batch
+from pyterrier_bertcat.pipeline.pyserini import rerank, rerank_batch
 
 folder, model = Path(sys.argv[1]), sys.argv[2]
 for name, stored in (("raw", "-storeRaw"), ("contents", "-storeContents")):

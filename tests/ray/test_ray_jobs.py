@@ -21,7 +21,7 @@ from pyterrier_bertcat.errors import InputError, MissingExtraError
 from pyterrier_bertcat.ray import RayReRanker, read_ranked, rerank
 from pyterrier_bertcat.ray import transformer as transformer_module
 from pyterrier_bertcat.reranker import BertCatReRanker
-from pyterrier_bertcat.scoring import PairScorer
+from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -164,7 +164,7 @@ from pyterrier_bertcat.ray import rerank
 ray.init(address={cluster!r}, log_to_driver=False)
 rerank({str(pairs)!r}, {str(output)!r}, **{options!r})
 """
-    root = str(Path(__file__).resolve().parents[1])  # Ray's workers import from the driver's folder first
+    root = str(Path(__file__).resolve().parents[3])  # Ray's workers import from the driver's folder first
     driver = subprocess.Popen([sys.executable, "-c", code], cwd=root, stderr=subprocess.PIPE, text=True)
     try:
         when_parts_exist(3, output)

@@ -15,7 +15,7 @@ import pytest
 from conftest import tiny_model
 
 from pyterrier_bertcat import BertCatReRanker, Passages, ScoreStore
-from pyterrier_bertcat.checkpoints import Checkpoint, save_checkpoint
+from pyterrier_bertcat.model.checkpoint import Checkpoint, save_checkpoint
 
 WORDS = ["what", "is", "the", "quick", "brown", "fox", "doing", "over", "a", "lazy", "dog", "in", "library", "two"]
 THREADS = 8

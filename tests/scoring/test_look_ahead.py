@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from pyterrier_bertcat.look_ahead import look_ahead
+from pyterrier_bertcat.scoring.look_ahead import look_ahead
 
 
 def test_the_items_come_in_their_order():

@@ -8,15 +8,15 @@ import pytest
 import torch
 import transformers
 from conftest import tiny_model
+from helpers.limited_backend import QUERIES, TEXTS, WORDS, LimitedBackend
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from limited_backend import QUERIES, TEXTS, WORDS, LimitedBackend
 
-from pyterrier_bertcat.checkpoints import Checkpoint
 from pyterrier_bertcat.errors import InputError, ScoreError
-from pyterrier_bertcat.modeling import BertCatModel
-from pyterrier_bertcat.scoring import PairScorer
-from pyterrier_bertcat.truncation import Truncation
+from pyterrier_bertcat.model.bert_cat import BertCatModel
+from pyterrier_bertcat.model.checkpoint import Checkpoint
+from pyterrier_bertcat.pairs.truncation import Truncation
+from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 
 
 def model_of_spread_scores(kind: str) -> BertCatModel:

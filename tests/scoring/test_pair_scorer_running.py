@@ -17,12 +17,12 @@ import pyterrier as pt
 import pytest
 import torch
 import tqdm
-from limited_backend import QUERIES, TEXTS, LimitedBackend
+from helpers.limited_backend import QUERIES, TEXTS, LimitedBackend
 
-from pyterrier_bertcat import scoring
-from pyterrier_bertcat.backends.torch import TorchBackend
 from pyterrier_bertcat.errors import PairTooLargeError
-from pyterrier_bertcat.scoring import PairScorer
+from pyterrier_bertcat.scoring import pair_scorer as scoring
+from pyterrier_bertcat.scoring.backends.torch import TorchBackend
+from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +84,12 @@ EXHAUST_MEMORY = """
 import resource, sys, warnings
 import numpy, torch, transformers
 torch.set_num_threads(1)
-from pyterrier_bertcat.checkpoints import Checkpoint
-from pyterrier_bertcat.config import BertCatConfig
+from pyterrier_bertcat.model.checkpoint import Checkpoint
+from pyterrier_bertcat.model.config import BertCatConfig
 from pyterrier_bertcat.errors import PairTooLargeError
-from pyterrier_bertcat.modeling import BertCatModel
-from pyterrier_bertcat.scoring import PairScorer
-from pyterrier_bertcat.truncation import Truncation
+from pyterrier_bertcat.model.bert_cat import BertCatModel
+from pyterrier_bertcat.scoring.pair_scorer import PairScorer
+from pyterrier_bertcat.pairs.truncation import Truncation
 
 torch.manual_seed(0)
 encoder = transformers.DistilBertConfig(dim=32, n_layers=2, n_heads=2, hidden_dim=65536)

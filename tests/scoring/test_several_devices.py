@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pyterrier_bertcat.devices import choose_devices
-from pyterrier_bertcat.engine import scorer_for
 from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.pairs.truncation import Truncation
 from pyterrier_bertcat.reranker import BertCatReRanker
-from pyterrier_bertcat.truncation import Truncation
+from pyterrier_bertcat.scoring.build import scorer_for
+from pyterrier_bertcat.scoring.devices import choose_devices
 
 CPU = torch.device("cpu")
 

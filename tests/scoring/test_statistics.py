@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from pyterrier_bertcat.errors import TruncationWarning
-from pyterrier_bertcat.passages import Passages
+from pyterrier_bertcat.pairs.passages import Passages
+from pyterrier_bertcat.pairs.truncation import Truncation
 from pyterrier_bertcat.reranker import BertCatReRanker
-from pyterrier_bertcat.scoring import PairScorer
-from pyterrier_bertcat.truncation import Truncation
+from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 
 LONG = "the quick brown fox " * 30  # 120 tokens
 
@@ -45,11 +45,12 @@ def test_everything_is_counted(tiny_checkpoint):
 def test_padding_counts_where_the_model_takes_its_own_path(tokenizer, minilm_folder):
     from conftest import tiny_model
 
-    from pyterrier_bertcat.checkpoints import Checkpoint
+    from pyterrier_bertcat.model.checkpoint import Checkpoint
+    from pyterrier_bertcat.scoring.backends.first_token import has_first_token_path
 
     model = tiny_model("bert")
     model.bert_model.config.is_decoder = True
-    assert model.scoring_path == "whole encoder"
+    assert not has_first_token_path(model.bert_model)
     scorer = PairScorer(Checkpoint(model=model, tokenizer=tokenizer), device="cpu", verbose=False)
     scorer.score(["a dog"] * 2, ["fox", "the quick brown fox"])
     assert scorer.statistics.padding_share == pytest.approx(1 - 15 / 18)

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import pyterrier_bertcat.read_through
+import pyterrier_bertcat.store.read_through
 from pyterrier_bertcat.errors import InputError, ScoreError, StoreError
-from pyterrier_bertcat.read_through import ReadThroughScorer
-from pyterrier_bertcat.scoring import PairScorer
+from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 from pyterrier_bertcat.store.pair_hashes import HashedPairs
+from pyterrier_bertcat.store.read_through import ReadThroughScorer
 from pyterrier_bertcat.store.score_store import ScoreStore
 
 SETTINGS = {"checkpoint": "0123"}
@@ -88,7 +88,7 @@ def test_what_was_scored_before_an_error_is_stored(store, error):
 
 
 def test_scores_are_stored_while_others_are_computed(store, monkeypatch):
-    monkeypatch.setattr(pyterrier_bertcat.read_through, "_WRITE_EVERY_S", 0.02)
+    monkeypatch.setattr(pyterrier_bertcat.store.read_through, "_WRITE_EVERY_S", 0.02)
     stored = []
 
     class SlowScorer(CountingScorer):
@@ -106,7 +106,7 @@ def test_scores_are_stored_while_others_are_computed(store, monkeypatch):
 
 
 def test_a_store_that_cannot_be_written_stops_the_scoring_with_its_error(store, monkeypatch):
-    monkeypatch.setattr(pyterrier_bertcat.read_through, "_WRITE_EVERY_S", 0.0)
+    monkeypatch.setattr(pyterrier_bertcat.store.read_through, "_WRITE_EVERY_S", 0.0)
     store.path.write_text("no folder")
     scorer = CountingScorer()
     with pytest.raises(StoreError, match="can't make a score store"):
@@ -137,7 +137,7 @@ def test_a_cached_frame_comes_back_without_torch(store):
     store.add(SETTINGS, pairs, np.arange(40, dtype=np.float32) % DISTINCT)
     code = f"""
 import sys
-from pyterrier_bertcat.read_through import ReadThroughScorer
+from pyterrier_bertcat.store.read_through import ReadThroughScorer
 from pyterrier_bertcat.store.score_store import ScoreStore
 scores = ReadThroughScorer(ScoreStore({str(store.path)!r}), {SETTINGS}, None).score({QUERIES}, {TEXTS})
 print(*scores.astype(int), *({{"torch", "transformers", "tokenizers", "huggingface_hub"}} & sys.modules.keys()))

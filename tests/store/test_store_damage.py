@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stored_batches import SIZE, batch
+from helpers.stored_batches import SIZE, batch
 
 from pyterrier_bertcat.errors import StoreError
 from pyterrier_bertcat.store.pair_hashes import HashedPairs

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from stored_batches import batch, state, write
+from helpers.stored_batches import batch, state, write
 
 from pyterrier_bertcat.errors import StoreError
 from pyterrier_bertcat.store.database import ScoreDatabase
@@ -22,7 +22,7 @@ import os, signal, sys, time
 from pathlib import Path
 import numpy as np
 sys.path.append({str(Path(__file__).parent)!r})
-from stored_batches import batch, child, state, write
+from helpers.stored_batches import batch, child, state, write
 from pyterrier_bertcat.errors import StoreError
 from pyterrier_bertcat.store.database import ScoreDatabase
 """

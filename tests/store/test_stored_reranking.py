@@ -15,10 +15,10 @@ import pytest
 from conftest import tiny_model
 from pandas.testing import assert_frame_equal
 
-from pyterrier_bertcat import checkpoint_files
-from pyterrier_bertcat.checkpoints import Checkpoint, save_checkpoint
 from pyterrier_bertcat.errors import InputError, StoreError
-from pyterrier_bertcat.passages import Passages
+from pyterrier_bertcat.model import files_signature as checkpoint_files
+from pyterrier_bertcat.model.checkpoint import Checkpoint, save_checkpoint
+from pyterrier_bertcat.pairs.passages import Passages
 from pyterrier_bertcat.reranker import BertCatReRanker
 from pyterrier_bertcat.store.score_store import ScoreStore
 

@@ -11,20 +11,20 @@ import pytest
 import torch
 import transformers
 from conftest import tiny_encoder_config, tiny_model
+from helpers.training_collection import HELD_OUT, QUICK, TRAIN, collection
 from safetensors.torch import load_file
-from training_collection import HELD_OUT, QUICK, TRAIN, collection
 
 from pyterrier_bertcat import BertCatReRanker
-from pyterrier_bertcat.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from pyterrier_bertcat.config import BertCatConfig
 from pyterrier_bertcat.errors import InputError, TrainingDataError
-from pyterrier_bertcat.modeling import BertCatModel
-from pyterrier_bertcat.scoring import PairScorer
-from pyterrier_bertcat.sequence_classification import SequenceClassificationModel
+from pyterrier_bertcat.model.bert_cat import BertCatModel
+from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from pyterrier_bertcat.model.classifier import SequenceClassificationModel
+from pyterrier_bertcat.model.config import BertCatConfig
+from pyterrier_bertcat.pairs.truncation import Truncation
+from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 from pyterrier_bertcat.training import CombinedLoss, Contrastive, MarginMSE, TeacherFile
 from pyterrier_bertcat.training.fitting import fit
 from pyterrier_bertcat.training.validation import Validation
-from pyterrier_bertcat.truncation import Truncation
 
 
 def reciprocal_rank(checkpoint, frame, judged):

@@ -12,12 +12,12 @@ import pyterrier as pt
 import pytest
 import torch
 from conftest import tiny_model
-from training_collection import HELD_OUT, QUICK, TRAIN
+from helpers.training_collection import HELD_OUT, QUICK, TRAIN
 
-from pyterrier_bertcat.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from pyterrier_bertcat.pairs.truncation import Truncation
 from pyterrier_bertcat.training.fitting import fit
-from pyterrier_bertcat.truncation import Truncation
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_a_killed_run_goes_on_to_the_result_of_an_uninterrupted_one(start, tmp_p
         """
         import sys
         from dataclasses import replace
-        from pyterrier_bertcat.checkpoints import load_checkpoint
+        from pyterrier_bertcat.model.checkpoint import load_checkpoint
         from test_training_run_folder import QUICK, TRAIN, fit
         options = replace(QUICK, steps=40, save_every=5, output=sys.argv[2])
         fit(load_checkpoint(sys.argv[1]), options, *TRAIN)

@@ -81,15 +81,19 @@ def test_order_of_rows_and_index_do_not_matter():
     assert np.array_equal(got.labels, expected.labels)
 
 
-def test_without_ranks_the_scores_give_the_order():
-    frame = results().drop(columns="rank").sample(frac=1, random_state=1)
-    got = candidates_of(frame, QRELS)
-    assert all(got.frame["score"][rows].is_monotonic_decreasing for rows in got.queries)
+def test_the_scores_give_the_order_and_without_them_the_ranks_do():
+    frame = results().sample(frac=1, random_state=1)
+    by_score = candidates_of(frame.drop(columns="rank"), QRELS)
+    assert all(by_score.frame["score"][rows].is_monotonic_decreasing for rows in by_score.queries)
+    by_rank = candidates_of(frame.drop(columns="score"), QRELS)
+    assert all(by_rank.frame["rank"][rows].is_monotonic_increasing for rows in by_rank.queries)
+    contradicting = candidates_of(frame.assign(rank=-frame["rank"]), QRELS)
+    assert contradicting.frame["docno"].tolist() == by_score.frame["docno"].tolist()
 
 
 def test_a_pair_that_comes_twice_is_kept_where_it_stands_best():
     frame = results()
-    again = frame[frame["docno"] == "d0-1"].assign(rank=4)
+    again = frame[frame["docno"] == "d0-1"].assign(rank=4, score=-1.0)
     got = candidates_of(pd.concat([again, frame], ignore_index=True), QRELS)
     pd.testing.assert_frame_equal(got.frame, frame)
 

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 import torch
 from transformers import BertModel, DistilBertModel, ElectraModel, PreTrainedModel
 
-from pyterrier_bertcat.attention import Attention
-from pyterrier_bertcat.fused_linear import Activation, FusedLinear
+from pyterrier_bertcat.scoring.backends.attention import Attention
+from pyterrier_bertcat.scoring.backends.fused_linear import Activation, FusedLinear
 
 
 class Tokens(NamedTuple):
-    """The tokens of a batch: packed, (tokens,), or padded, (batch, length). See `pyterrier_bertcat.attention`.
+    """The tokens of a batch: packed, (tokens,), or padded, (batch, length). See `Attention`.
 
     Attributes:
         input_ids: int64.

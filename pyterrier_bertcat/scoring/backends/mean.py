@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pyterrier_bertcat.backends import Backend
-from pyterrier_bertcat.pair_batches import PairBatch
+from pyterrier_bertcat.pairs.batches import PairBatch
+from pyterrier_bertcat.scoring.backends import Backend
 
 
 class MeanBackend:

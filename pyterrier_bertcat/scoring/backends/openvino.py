@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pyterrier_bertcat.backends.openvino_graph import EXTRA, float_graph, int8_graph
-from pyterrier_bertcat.devices import choose_device, choose_dtype, is_fast, peak_memory_mb
 from pyterrier_bertcat.errors import InputError, MissingExtraError, WorkerError
-from pyterrier_bertcat.truncation import Truncation
+from pyterrier_bertcat.pairs.truncation import Truncation
+from pyterrier_bertcat.scoring.backends.first_token import has_first_token_path
+from pyterrier_bertcat.scoring.backends.openvino_graph import EXTRA, float_graph, int8_graph
+from pyterrier_bertcat.scoring.devices import choose_device, choose_dtype, is_fast, peak_memory_mb
 
 if TYPE_CHECKING:
-    from pyterrier_bertcat.checkpoints import Checkpoint
-    from pyterrier_bertcat.pair_batches import PairBatch
+    from pyterrier_bertcat.model.checkpoint import Checkpoint
+    from pyterrier_bertcat.pairs.batches import PairBatch
 
 _BATCH_TOKENS = 2048
 
@@ -67,7 +68,7 @@ class OpenVinoBackend:
             raise MissingExtraError("openvino", extra=EXTRA) from error
         if device is not None and choose_device(device).type != "cpu":
             raise InputError(f"OpenVinoBackend computes on the CPU, got device={device!r}: leave device out")
-        if checkpoint.model.scoring_path != "first token":
+        if not has_first_token_path(checkpoint.model.bert_model):
             raise InputError(
                 f"OpenVinoBackend knows DistilBERT, BERT, MiniLM and ELECTRA encoders, got "
                 f"{type(checkpoint.model.bert_model).__name__}: score with PyTorch, without this backend"

@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, Any
 import pyterrier as pt
 import torch
 
-from pyterrier_bertcat.attention import PaddedAttention
-from pyterrier_bertcat.batching import plan_batches
 from pyterrier_bertcat.errors import InputError, MissingExtraError
-from pyterrier_bertcat.first_token import FirstTokenPath, Tokens
-from pyterrier_bertcat.pairs import PairTokenizer
-from pyterrier_bertcat.truncation import Truncation
+from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer
+from pyterrier_bertcat.pairs.planning import plan_batches
+from pyterrier_bertcat.pairs.truncation import Truncation
+from pyterrier_bertcat.scoring.backends.attention import PaddedAttention
+from pyterrier_bertcat.scoring.backends.first_token import FirstTokenPath, Tokens
 
 if TYPE_CHECKING:
-    from pyterrier_bertcat.checkpoints import Checkpoint
+    from pyterrier_bertcat.model.checkpoint import Checkpoint
 
 EXTRA = "openvino"
 _LAYOUT = 1  # of the graph; counts up when the same checkpoint gives another one

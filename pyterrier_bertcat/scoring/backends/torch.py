@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pyterrier_bertcat.attention import (
+from pyterrier_bertcat.pairs.batches import PairBatch
+from pyterrier_bertcat.scoring.backends.attention import (
     Attention,
     EqualLengthAttention,
     PaddedAttention,
@@ -19,13 +20,12 @@ from pyterrier_bertcat.attention import (
     on_device,
     variable_length_works,
 )
-from pyterrier_bertcat.devices import choose_device, choose_dtype, default_batch_tokens, peak_memory_mb
-from pyterrier_bertcat.first_token import FirstTokenPath, Tokens
-from pyterrier_bertcat.fused_linear import FusedLinear, fastest_linear
-from pyterrier_bertcat.pair_batches import PairBatch
+from pyterrier_bertcat.scoring.backends.first_token import FirstTokenPath, Tokens, has_first_token_path
+from pyterrier_bertcat.scoring.backends.fused_linear import FusedLinear, fastest_linear
+from pyterrier_bertcat.scoring.devices import choose_device, choose_dtype, default_batch_tokens, peak_memory_mb
 
 if TYPE_CHECKING:
-    from pyterrier_bertcat.modeling import CrossEncoder
+    from pyterrier_bertcat.model.bert_cat import CrossEncoder
 
 _MOST_RUNNING_ON_CUDA = 8
 _STEP_TOKENS = 32
@@ -185,8 +185,8 @@ class _Placed:
             weight.device == device and weight.dtype == dtype == torch.float32 for weight in owned.parameters()
         )
         self.model: Any = owned if in_place else copy.deepcopy(owned).cast_encoder(dtype).to(device)
-        has_path = self.model.scoring_path == "first token"
-        self.path = FirstTokenPath(self.model.bert_model, linear=linear) if has_path else None
+        encoder = self.model.bert_model
+        self.path = FirstTokenPath(encoder, linear=linear) if has_first_token_path(encoder) else None
 
 
 def weights_version(model: Any) -> list[tuple[int, int]]:

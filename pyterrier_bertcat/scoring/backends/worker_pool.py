@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pyterrier_bertcat.backends.worker_process import DidNotFit, Message, Ready, Scored, work
 from pyterrier_bertcat.errors import WorkerError
-from pyterrier_bertcat.pair_batches import PairBatch
+from pyterrier_bertcat.pairs.batches import PairBatch
+from pyterrier_bertcat.scoring.backends.worker_process import DidNotFit, Message, Ready, Scored, work
 
 Scores = NDArray[np.float32]
 

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pyterrier_bertcat.backends.torch import TorchBackend
-from pyterrier_bertcat.devices import is_out_of_memory
-from pyterrier_bertcat.pair_batches import PairBatch
+from pyterrier_bertcat.pairs.batches import PairBatch
+from pyterrier_bertcat.scoring.backends.torch import TorchBackend
+from pyterrier_bertcat.scoring.devices import is_out_of_memory
 
 _PARENT_CHECK_S = 1.0
 

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pyterrier_bertcat.backends.torch import weights_version
-from pyterrier_bertcat.backends.worker_pool import WorkerPool
-from pyterrier_bertcat.devices import choose_devices
 from pyterrier_bertcat.errors import WorkerError
+from pyterrier_bertcat.scoring.backends.torch import weights_version
+from pyterrier_bertcat.scoring.backends.worker_pool import WorkerPool
+from pyterrier_bertcat.scoring.devices import choose_devices
 
 if TYPE_CHECKING:
-    from pyterrier_bertcat.modeling import CrossEncoder
-    from pyterrier_bertcat.pair_batches import PairBatch
+    from pyterrier_bertcat.model.bert_cat import CrossEncoder
+    from pyterrier_bertcat.pairs.batches import PairBatch
 
 # Batches to start, as a multiple of those that fit to the workers: while the scores of a slow worker's batch are waited
 # for, the fast ones go on.

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyterrier_bertcat import attention
-from pyterrier_bertcat.attention import (
+from pyterrier_bertcat.scoring.backends import attention
+from pyterrier_bertcat.scoring.backends.attention import (
     EqualLengthAttention,
     PaddedAttention,
     VariableLengthAttention,

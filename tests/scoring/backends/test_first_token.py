@@ -10,10 +10,10 @@ from conftest import tiny_encoder_config, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyterrier_bertcat.attention import Attention, EqualLengthAttention, PaddedAttention
-from pyterrier_bertcat.first_token import FirstTokenPath, Tokens, has_first_token_path
-from pyterrier_bertcat.fused_linear import FusedLinear, fastest_linear
-from pyterrier_bertcat.pair_batches import PairBatch
+from pyterrier_bertcat.pairs.batches import PairBatch
+from pyterrier_bertcat.scoring.backends.attention import Attention, EqualLengthAttention, PaddedAttention
+from pyterrier_bertcat.scoring.backends.first_token import FirstTokenPath, Tokens, has_first_token_path
+from pyterrier_bertcat.scoring.backends.fused_linear import FusedLinear, fastest_linear
 
 CPU = torch.device("cpu")
 FASTEST = fastest_linear(CPU, torch.float32)
@@ -129,10 +129,3 @@ def test_only_encoders_that_are_known_take_the_path(encoder):
     relative = copy.deepcopy(tiny_model("bert").bert_model)
     relative.config.position_embedding_type = "relative_key"
     assert not has_first_token_path(relative)
-
-
-def test_the_model_says_which_path_it_takes():
-    assert {tiny_model(kind).scoring_path for kind in KINDS} == {"first token"}
-    changed = tiny_model("bert")
-    changed.bert_model.config.is_decoder = True
-    assert changed.scoring_path == "whole encoder"

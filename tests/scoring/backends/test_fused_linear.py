@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pyterrier_bertcat import fused_linear
-from pyterrier_bertcat.fused_linear import FusedLinear, OneDnnLinear, fastest_linear
+from pyterrier_bertcat.scoring.backends import fused_linear
+from pyterrier_bertcat.scoring.backends.fused_linear import FusedLinear, OneDnnLinear, fastest_linear
 
 CPU, GELU = torch.device("cpu"), torch.nn.functional.gelu
 

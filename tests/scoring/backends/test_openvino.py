@@ -9,12 +9,12 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from pyterrier_bertcat.backends.openvino import OpenVinoBackend
-from pyterrier_bertcat.checkpoints import Checkpoint, save_checkpoint
-from pyterrier_bertcat.engine import packaged_calibration
 from pyterrier_bertcat.errors import InputError, WorkerError
+from pyterrier_bertcat.model.checkpoint import Checkpoint, save_checkpoint
 from pyterrier_bertcat.reranker import BertCatReRanker
-from pyterrier_bertcat.scoring import PairScorer
+from pyterrier_bertcat.scoring.backends.openvino import OpenVinoBackend
+from pyterrier_bertcat.scoring.build import packaged_calibration
+from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # conversion and calibration warn of their own libraries' ways
 

@@ -10,13 +10,13 @@ import torch
 import transformers
 from conftest import tiny_model
 
-from pyterrier_bertcat.backends.torch import TorchBackend
-from pyterrier_bertcat.config import BertCatConfig
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.modeling import BertCatModel
-from pyterrier_bertcat.pair_batches import PairBatch
-from pyterrier_bertcat.pairs import PairTokenizer
-from pyterrier_bertcat.truncation import Truncation
+from pyterrier_bertcat.model.bert_cat import BertCatModel
+from pyterrier_bertcat.model.config import BertCatConfig
+from pyterrier_bertcat.pairs.batches import PairBatch
+from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer
+from pyterrier_bertcat.pairs.truncation import Truncation
+from pyterrier_bertcat.scoring.backends.torch import TorchBackend
 
 QUERIES = ["what is it", "a question about foxes and dogs", "", "short", "what is it"]
 TEXTS = ["a text", "the quick brown fox jumps over the lazy dog", "no question here", "", "another text"]

@@ -17,10 +17,10 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from pyterrier_bertcat.backends.workers import WorkersBackend
-from pyterrier_bertcat.checkpoints import Checkpoint
 from pyterrier_bertcat.errors import InputError, WorkerError
-from pyterrier_bertcat.scoring import PairScorer
+from pyterrier_bertcat.model.checkpoint import Checkpoint
+from pyterrier_bertcat.scoring.backends.workers import WorkersBackend
+from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "that", "asks", "what", "it", "is"]
 PAIRS = 300
