@@ -11,7 +11,7 @@ from typing import Any, overload
 
 import pandas as pd
 
-from pyterrier_bertcat.explain import rendering
+from pyterrier_bertcat.explain import html
 from pyterrier_bertcat.explain.words import Word
 
 _WORD_TYPES: dict[str, Any] = {
@@ -40,7 +40,7 @@ class Shown(ABC):
     def to_html(self, path: str | os.PathLike[str]) -> Path:
         """Writes the same as a page of its own (UTF-8); returns its path."""
         target = Path(path)
-        target.write_text(rendering.page(self._repr_html_()), encoding="utf-8")
+        target.write_text(html.page(self._repr_html_()), encoding="utf-8")
         return target
 
 
@@ -86,13 +86,13 @@ class Explanation(Shown):
 
     def _repr_html_(self) -> str:
         scale = _scale([self])
-        return rendering.snippet(
-            rendering.legend(self.method, scale), self._card(scale), rendering.strongest(self.words)
+        return html.snippet(
+            html.legend(self.method, scale), self._card(scale), html.strongest(self.words)
         )
 
     def _card(self, scale: float, name: str = "") -> str:
         known = [str(value) for value in (self.qid, self.docno) if value is not None]
-        return rendering.card(
+        return html.card(
             name or " · ".join(known), self.score, query=self.query, text=self.text, words=self.words, scale=scale
         )
 
@@ -125,10 +125,10 @@ class Explanations(Shown, Sequence[Explanation]):
 
     def _repr_html_(self) -> str:
         if not self.rows:
-            return rendering.snippet("No pairs: the frame has no rows.")
+            return html.snippet("No pairs: the frame has no rows.")
         scale = _scale(self.rows)
-        cards = [row._card(scale) + rendering.strongest(row.words) for row in self.rows]
-        return rendering.snippet(rendering.legend(self.rows[0].method, scale), *cards)
+        cards = [row._card(scale) + html.strongest(row.words) for row in self.rows]
+        return html.snippet(html.legend(self.rows[0].method, scale), *cards)
 
 
 @dataclass(frozen=True, repr=False)
@@ -170,11 +170,11 @@ class Comparison(Shown):
     def _repr_html_(self) -> str:
         scale = _scale([self.a, self.b])
         columns = self.a._card(scale, "A"), self.b._card(scale, "B")
-        return rendering.snippet(
-            rendering.legend(self.a.method, scale),
-            rendering.difference(self.a.score, self.b.score),
-            rendering.side_by_side(*columns),
-            rendering.differences(self._differences()),
+        return html.snippet(
+            html.legend(self.a.method, scale),
+            html.difference(self.a.score, self.b.score),
+            html.side_by_side(*columns),
+            html.differences(self._differences()),
         )
 
     def _differences(self) -> list[tuple[str, str, float, float, float]]:
