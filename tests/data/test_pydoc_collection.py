@@ -21,7 +21,7 @@ from pyterrier_bertcat.data.pydoc_collection import (
 )
 from pyterrier_bertcat.errors import InputError
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

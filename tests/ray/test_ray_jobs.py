@@ -164,7 +164,7 @@ from pyterrier_bertcat.ray import rerank
 ray.init(address={cluster!r}, log_to_driver=False)
 rerank({str(pairs)!r}, {str(output)!r}, **{options!r})
 """
-    root = str(Path(__file__).resolve().parents[3])  # Ray's workers import from the driver's folder first
+    root = str(Path(__file__).resolve().parents[2])  # Ray's workers import from the driver's folder first
     driver = subprocess.Popen([sys.executable, "-c", code], cwd=root, stderr=subprocess.PIPE, text=True)
     try:
         when_parts_exist(3, output)

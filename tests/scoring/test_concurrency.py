@@ -8,6 +8,7 @@ import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from pyterrier_bertcat.model.checkpoint import Checkpoint, save_checkpoint
 
 WORDS = ["what", "is", "the", "quick", "brown", "fox", "doing", "over", "a", "lazy", "dog", "in", "library", "two"]
 THREADS = 8
+HERE = [str(folder) for folder in Path(__file__).parents[:2]]  # for processes that import this file
 ATOL = 5e-5
 
 
@@ -91,7 +93,7 @@ def test_threads_get_the_error_of_their_own_frame(folder, expected):
 
 PROCESSES = textwrap.dedent("""
     import multiprocessing, sys
-    sys.path.insert(0, {tests!r})
+    sys.path[:0] = {here!r}
     from test_concurrency import frame, made, scores
     import torch
 
@@ -125,7 +127,7 @@ def test_a_process_may_be_forked_or_spawned_from_one_that_has_scored(start, stor
     if start == "fork" and not hasattr(os, "fork"):
         pytest.skip("this system has no fork")
     script = tmp_path / "script.py"
-    script.write_text(PROCESSES.format(tests=os.path.dirname(__file__)))
+    script.write_text(PROCESSES.format(here=HERE))
     command = [sys.executable, str(script), start, str(folder), str(tmp_path / "store") if stored else ""]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert ended.returncode == 0, ended.stderr[-3000:]
@@ -166,7 +168,7 @@ def interrupt_often(folder, store, devices):
 @pytest.mark.parametrize(("store", "devices"), [("", ""), ("store", ""), ("", "cpu cpu")])
 def test_interrupted_at_any_moment_it_scores_right_the_next_time(store, devices, folder, tmp_path):
     # In a process of its own: hooks of pytest and hypothesis take an interrupt in them for an error.
-    code = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_concurrency as test; "
+    code = f"import sys; sys.path[:0] = {HERE!r}; import test_concurrency as test; "
     code += "test.interrupt_often(*sys.argv[1:])"
     command = [sys.executable, "-c", code, str(folder), str(tmp_path / store) if store else "", devices]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=240)

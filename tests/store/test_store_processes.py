@@ -21,7 +21,7 @@ IMPORTS = f"""
 import os, signal, sys, time
 from pathlib import Path
 import numpy as np
-sys.path.append({str(Path(__file__).parent)!r})
+sys.path.append({str(Path(__file__).parents[1])!r})
 from helpers.stored_batches import batch, child, state, write
 from pyterrier_bertcat.errors import StoreError
 from pyterrier_bertcat.store.database import ScoreDatabase

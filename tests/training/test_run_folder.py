@@ -19,6 +19,8 @@ from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save
 from pyterrier_bertcat.pairs.truncation import Truncation
 from pyterrier_bertcat.training.fitting import fit
 
+HERE = [str(folder) for folder in Path(__file__).parents[:2]]  # for processes that import this file
+
 
 @pytest.fixture(scope="module")
 def start(tokenizer):
@@ -64,16 +66,17 @@ def test_a_killed_run_goes_on_to_the_result_of_an_uninterrupted_one(start, tmp_p
     program = textwrap.dedent(
         """
         import sys
+        sys.path[:0] = sys.argv[3:]
         from dataclasses import replace
         from pyterrier_bertcat.model.checkpoint import load_checkpoint
-        from test_training_run_folder import QUICK, TRAIN, fit
+        from test_run_folder import QUICK, TRAIN, fit
         options = replace(QUICK, steps=40, save_every=5, output=sys.argv[2])
         fit(load_checkpoint(sys.argv[1]), options, *TRAIN)
         """
     )
     run = tmp_path / "run"
-    command = [sys.executable, "-c", program, str(tmp_path / "start"), str(run)]
-    process = subprocess.Popen(command, cwd=Path(__file__).parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-c", program, str(tmp_path / "start"), str(run), *HERE]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     saved = run / "states" / "checkpoint-5" / "trainer_state.json"
     while not saved.exists():
         assert process.poll() is None, "the run ended before it saved a state"
