@@ -86,9 +86,7 @@ class Explanation(Shown):
 
     def _repr_html_(self) -> str:
         scale = _scale([self])
-        return html.snippet(
-            html.legend(self.method, scale), self._card(scale), html.strongest(self.words)
-        )
+        return html.snippet(html.legend(self.method, scale), self._card(scale), html.strongest(self.words))
 
     def _card(self, scale: float, name: str = "") -> str:
         known = [str(value) for value in (self.qid, self.docno) if value is not None]
