@@ -1,4 +1,4 @@
-"""The errors a user can cause. Each is also the builtin that a caller would expect."""
+"""The errors that a user can cause, each also the builtin that a caller expects; and the range checks of options."""
 
 # BertCatError
 # ├── InputError           (ValueError)       a frame, option or text that can't be used
@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 
 class BertCatError(Exception):
@@ -164,3 +164,30 @@ class MissingExtraError(BertCatError, ImportError):
 
 def _missing_extra(package: str, extra: str) -> MissingExtraError:
     return MissingExtraError(package, extra=extra)
+
+
+def whole_number(name: str, value: object, *, at_least: int = 1, or_none: bool = False) -> None:
+    """Refuses an option that is not a whole number in its range.
+
+    Args:
+        name: Of the option, for the message.
+        value: What came. ``True`` is no number here, and neither is ``2.0``.
+        at_least: The smallest value allowed.
+        or_none: Whether None is allowed too.
+
+    Raises:
+        InputError: The value is something else.
+    """
+    if not (or_none and value is None) and (type(value) is not int or value < at_least):
+        none = " or None" if or_none else ""
+        raise InputError(f"{name} is a whole number of at least {at_least}{none}, got {value!r}")
+
+
+def one_of(name: str, value: object, choices: Collection[object]) -> None:
+    """Refuses an option that is not among its choices.
+
+    Raises:
+        InputError: The value is something else; the message lists the choices.
+    """
+    if value not in choices:
+        raise InputError(f"{name} is one of {', '.join(map(repr, choices))}, got {value!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from os.path import join
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, overload
@@ -18,12 +19,12 @@ from pyterrier_bertcat.identity import Digest, IdentifiedByOptions
 from pyterrier_bertcat.model.names import PIN, PUBLISHED, is_name
 from pyterrier_bertcat.pairs.passages import Passages
 from pyterrier_bertcat.pairs.planning import DEFAULT_BATCH_SIZE
-from pyterrier_bertcat.pairs.truncation import Truncation
 from pyterrier_bertcat.pipeline.depth import first_rows, with_rest_below
 from pyterrier_bertcat.pipeline.extra_columns import extra_columns as make_extra_columns
 from pyterrier_bertcat.pipeline.extra_columns import spread
 from pyterrier_bertcat.pipeline.frames import MissingText, query_text_pairs, ranked, with_strings
 from pyterrier_bertcat.pipeline.options import check_options
+from pyterrier_bertcat.scoring.options import ScoringOptions
 from pyterrier_bertcat.scoring.statistics import RunStatistics, warn_of_truncation
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from pyterrier_bertcat.training.options import TrainingOptions
 
 _PIN_DIGITS = 16
-_SCORER_OPTIONS = ("batch_size", "batch_tokens", "passages", "device", "devices", "dtype", "backend", "calibration")
 
 
 class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
@@ -87,7 +87,7 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
     # What was loaded, after what it was loaded for. No name here is a parameter's with "_" before it: pt.inspect would
     # take that for the parameter's value.
     _checkpoint: tuple[tuple[object, object], Checkpoint] | None
-    _scorer: tuple[Checkpoint, dict[str, Any], PairScorer] | None
+    _scorer: tuple[tuple[Checkpoint, ScoringOptions], PairScorer] | None
     _stats: RunStatistics | None
 
     def __init__(
@@ -178,7 +178,7 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         self.verbose = verbose
         self._lock = threading.RLock()
         self._forget()
-        check_options(self._options())
+        check_options(self)
         if not is_name(self.model):
             _ = self.checkpoint  # a model object without a tokenizer is refused here and not in the middle of a run
 
@@ -200,7 +200,7 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
             PairTooLargeError: a single pair does not fit in the device's memory.
             WorkerError: of several devices, no process is left.
         """
-        check_options(self._options())  # which may have been set since
+        check_options(self)  # they may have been set since
         needed = ["query", self.text_field] + ["score"] * (self.depth is not None)
         pt.validate.result_frame(inp, extra_columns=needed)
         to_score = np.ones(len(inp), dtype=np.bool_) if self.depth is None else first_rows(inp, self.depth)
@@ -257,16 +257,16 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
 
     @property
     def scorer(self) -> PairScorer:
-        """What scores the pairs, made at the first use and again whenever an option was set to something else."""
-        from pyterrier_bertcat.scoring.build import scorer_for
+        """What scores the pairs: made at the first use, and again after an option was set to another value."""
+        from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 
         with self._lock:
-            checkpoint, options = self.checkpoint, self._scorer_options()
-            if self._scorer is None or self._scorer[:2] != (checkpoint, options):
-                check_options(self._options())
-                self._scorer = (checkpoint, options, scorer_for(checkpoint, **options))
-            self._scorer[2].verbose = self.verbose
-            return self._scorer[2]
+            made_of = self.checkpoint, ScoringOptions.of(self)
+            if self._scorer is None or self._scorer[0] != made_of:
+                self._scorer = made_of, PairScorer(self.checkpoint, **vars(made_of[1]))
+            _, scorer = self._scorer
+            scorer.verbose = self.verbose
+            return scorer
 
     def fit(
         self,
@@ -306,9 +306,7 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
             validation,
             qrels_va,
             text_field=self.text_field,
-            truncation=self._truncation_options(),
-            passages=self.passages,
-            device=self.device,
+            scoring=ScoringOptions.of(self),
             verbose=self.verbose,
         )
         with self._lock:
@@ -380,10 +378,10 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
             CheckpointError: a score differs by more, or nothing is known about this checkpoint.
         """
         from pyterrier_bertcat.model.verification import verify_checkpoint
-        from pyterrier_bertcat.scoring.build import scorer_for
+        from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 
-        options = {**self._scorer_options(), "dtype": "float32" if self.dtype == "auto" else self.dtype}
-        scorer = scorer_for(self.checkpoint, **options, verbose=False)
+        options = replace(ScoringOptions.of(self), dtype="float32" if self.dtype == "auto" else self.dtype)
+        scorer = PairScorer(self.checkpoint, verbose=False, **vars(options))
         return verify_checkpoint(self.checkpoint, scorer.score, known=known, tolerance=tolerance)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
@@ -472,17 +470,11 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         pt.validate.result_frame(frame, extra_columns=["query", self.text_field])
         return with_strings(frame, text_field=self.text_field, missing_text=self.missing_text)
 
-    def _scorer_options(self) -> dict[str, Any]:
-        return {**{name: getattr(self, name) for name in _SCORER_OPTIONS}, "truncation": self._truncation_options()}
-
-    def _truncation_options(self) -> Truncation:
-        return Truncation(max_length=self.max_length, max_query_length=self.max_query_length, strategy=self.truncation)
-
     def _stored_scorer(self, store: ScoreStore | str | os.PathLike[str]) -> ReadThroughScorer:
         """A scorer for one frame: what the weights are is found anew each time, in case their files have changed."""
         from pyterrier_bertcat.store.read_through import ReadThroughScorer
         from pyterrier_bertcat.store.score_store import ScoreStore
-        from pyterrier_bertcat.store.settings import fingerprint_of, score_settings
+        from pyterrier_bertcat.store.settings import fingerprint_of
 
         store = store if isinstance(store, ScoreStore) else ScoreStore(store)
         with self._lock:
@@ -491,11 +483,7 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
                 fingerprint = self.checkpoint.fingerprint
             else:
                 fingerprint = fingerprint_of(self.model, self.revision, store, lambda: self.checkpoint)
-        names = ("backend", "dtype", "calibration", "passages")
-        options = {name: getattr(self, name) for name in names}
-        # Of several devices, the first stands for all: the precision is the same on each.
-        device = self.device if self.devices is None else None if self.devices == "all" else self.devices[0]
-        settings = score_settings(fingerprint, device=device, truncation=self._truncation_options(), **options)
+        settings = {"checkpoint": fingerprint, **ScoringOptions.of(self).facts()}
 
         def scorer() -> PairScorer:
             if self.checkpoint.fingerprint != fingerprint:
@@ -511,8 +499,7 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
             self.checkpoint,
             self.scorer.score,
             method=method,
-            truncation=self._truncation_options(),
-            device=self.device,
+            scoring=ScoringOptions.of(self),
             verbose=self.verbose,
         )
 

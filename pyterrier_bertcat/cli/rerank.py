@@ -62,6 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
     from pyterrier_bertcat.errors import InputError
     from pyterrier_bertcat.pairs.passages import Passages
     from pyterrier_bertcat.reranker import BertCatReRanker
+    from pyterrier_bertcat.scoring.statistics import truncation_message
 
     sources, output = run_sources(arguments), RunWriter(arguments.output, tag=arguments.tag)
     check_output(sources, arguments.output)
@@ -93,15 +94,9 @@ def run(arguments: argparse.Namespace) -> None:
         reranker.load()
         print(describe(candidates, depth=arguments.depth, max_length=arguments.max_length, passages=passages))
         return
-    truncated, truncated_before = rerank_run(candidates, reranker, output, verbose=verbose)
-    if (truncated or truncated_before) and arguments.aggregate != "first":  # which is meant to leave text out
-        before = f", and {truncated_before:,} of those whose scores are in the store" if truncated_before else ""
-        way_out = "" if arguments.passages else ": see --passages"
-        print(
-            f"pyterrier-bertcat: warning: {truncated:,} of {len(candidates.rows):,} pairs were cut at "
-            f"{arguments.max_length} tokens{before}{way_out}",
-            file=sys.stderr,
-        )
+    total = rerank_run(candidates, reranker, output, verbose=verbose)
+    if message := truncation_message(total, passages=passages, option="--passages"):
+        print(f"pyterrier-bertcat: warning: {message}", file=sys.stderr)
     if temporary is not None:
         remove_store(temporary)
     if verbose:

@@ -16,6 +16,7 @@ from pyterrier_bertcat.data.runs import RunWriter
 from pyterrier_bertcat.errors import InputError, TruncationWarning
 from pyterrier_bertcat.pairs.passages import Passages
 from pyterrier_bertcat.reranker import BertCatReRanker
+from pyterrier_bertcat.scoring.statistics import RunStatistics
 
 # A frame is what is scored at once and, with a store, what is kept at once. On a CPU it is small, so that the progress
 # moves and a killed job loses little; other devices want many pairs to sort by length and to tokenise ahead.
@@ -52,7 +53,7 @@ def temporary_store(output: str | os.PathLike[str]) -> Path:
 
 def rerank_run(
     candidates: RunCandidates, reranker: BertCatReRanker, run: RunWriter, *, verbose: bool = True
-) -> tuple[int, int]:
+) -> RunStatistics:
     """Re-ranks candidates frame by frame and writes them as they come, queries in the order of the run.
 
     Args:
@@ -62,15 +63,15 @@ def rerank_run(
         verbose: Shows progress, with the time left.
 
     Returns:
-        How many pairs were cut, and of those whose scores a store had before, how many may have been. The re-ranker's
-        own warnings of that, which would come with each frame, are held back.
+        How many pairs there were and how many were cut, counted over all frames. The re-ranker's own warning, which
+        would come with each frame, is held back.
 
     Raises:
         InputError: The run can't be written.
         CheckpointError: The model can't be loaded.
         OSError: The disk is full.
     """
-    truncated = truncated_before = 0
+    total = RunStatistics()
     with run:  # before the model is loaded: a folder that can't be written to should cost no time
         rows_at_least = _CPU_ROWS if _on_cpu(reranker.load()) else _DEVICE_ROWS
         interval_s = 0.1 if sys.stderr.isatty() else _LOG_INTERVAL_S  # a log file should not fill with bars
@@ -81,12 +82,9 @@ def rerank_run(
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", TruncationWarning)
                     run.write(reranker.transform(frame))
-                if stats := reranker.stats:
-                    truncated += stats.truncated_pairs
-                    if stats.from_store:
-                        truncated_before = max(truncated_before, stats.truncated_in_store - truncated)
+                total.include(reranker.stats or RunStatistics())
                 bar.update(len(frame))
-    return truncated, truncated_before
+    return total
 
 
 def remove_store(folder: Path) -> None:

@@ -14,7 +14,7 @@ from pyterrier_bertcat.explain.explanations import Comparison, Explanation, Expl
 from pyterrier_bertcat.explain.occlusion import Score, occlusion
 from pyterrier_bertcat.explain.reading import read_pair
 from pyterrier_bertcat.explain.words import Word
-from pyterrier_bertcat.pairs.truncation import Truncation
+from pyterrier_bertcat.scoring.options import ScoringOptions
 
 if TYPE_CHECKING:
     from pyterrier_bertcat.model.checkpoint import Checkpoint
@@ -33,8 +33,7 @@ class Explainer:
         score: Score,
         *,
         method: Method = "occlusion",
-        truncation: Truncation | None = None,
-        device: str | None = None,
+        scoring: ScoringOptions | None = None,
         verbose: bool = True,
     ) -> None:
         """Keeps what is needed.
@@ -44,8 +43,7 @@ class Explainer:
             score: Queries and texts to float32 scores, by this checkpoint: `PairScorer.score`.
             method: ``"occlusion"``: what the score loses without the word; exact, one more pair to score per word.
                 ``"gradients"``: integrated gradients, which add up; slower; needs the extra ``explain``.
-            truncation: How pairs are cut, as for scoring. None: to 512 tokens, the longer of query and text first.
-            device: Where gradients are computed, in float32. None: cuda, then mps or xpu where usable, then cpu.
+            scoring: How pairs are cut, and where gradients are computed, in float32. None: the defaults.
             verbose: Whether a frame that takes longer than a second shows a progress bar.
 
         Raises:
@@ -57,8 +55,7 @@ class Explainer:
         self._tokenizer = copy.deepcopy(checkpoint.tokenizer)  # tokenising sets its truncation
         self._score = score
         self._method = method
-        self._truncation = truncation or Truncation()
-        self._device = device
+        self._scoring = scoring or ScoringOptions()
         self._verbose = verbose
 
     def explain(self, query: str, text: str) -> Explanation:
@@ -70,7 +67,7 @@ class Explainer:
             MissingExtraError: ``method="gradients"`` without captum.
         """
         score = float(self._score([query], [text])[0])  # it also refuses what is no string
-        reading = read_pair(self._tokenizer, query, text, truncation=self._truncation)
+        reading = read_pair(self._tokenizer, query, text, cut=self._scoring.truncation)
         baselines = None
         if self._method == "occlusion":
             effects = occlusion(query, text, reading, self._score)
@@ -78,7 +75,7 @@ class Explainer:
             from pyterrier_bertcat.explain.gradients import integrated_gradients
 
             baselines, effects = integrated_gradients(
-                self._checkpoint.model, int(self._tokenizer.pad_token_id), reading, device=self._device
+                self._checkpoint.model, int(self._tokenizer.pad_token_id), reading, device=self._scoring.device
             )
         strings = {"query": query, "text": text}
         words = tuple(

@@ -69,23 +69,23 @@ class PairReading:
         return sums
 
 
-def read_pair(tokenizer: PreTrainedTokenizerBase, query: str, text: str, *, truncation: Truncation) -> PairReading:
+def read_pair(tokenizer: PreTrainedTokenizerBase, query: str, text: str, *, cut: Truncation) -> PairReading:
     """Tokenises a pair as for scoring, and finds the words that its tokens are of.
 
     Args:
-        tokenizer: A fast tokenizer; the truncation that is set on it changes.
+        tokenizer: A fast tokenizer. Its own setting for cutting pairs changes.
         query: Any string.
         text: Any string.
-        truncation: How the pair is cut.
+        cut: How the pair is cut.
 
     Returns:
         Words and tokens.
     """
     seen = query, text
-    if truncation != Truncation(max_length=truncation.max_length):  # then the tokenizer alone would cut otherwise
-        seen = _cut(tokenizer, query, text, truncation)
+    if cut != Truncation(max_length=cut.max_length):  # then the tokenizer alone would cut otherwise
+        seen = _cut(tokenizer, query, text, cut)
     encoding: Any = tokenizer(
-        *seen, truncation=True, max_length=truncation.pair_length, return_offsets_mapping=True, verbose=False
+        *seen, truncation=True, max_length=cut.pair_length, return_offsets_mapping=True, verbose=False
     )
     owners, offsets = encoding.sequence_ids(0), encoding["offset_mapping"]
     words: list[Span] = []
@@ -108,14 +108,14 @@ def read_pair(tokenizer: PreTrainedTokenizerBase, query: str, text: str, *, trun
     )
 
 
-def _cut(tokenizer: Any, query: str, text: str, truncation: Truncation) -> tuple[str, str]:
-    """The beginnings of both strings that a truncation keeps."""
+def _cut(tokenizer: Any, query: str, text: str, cut: Truncation) -> tuple[str, str]:
+    """The beginnings of both strings that are kept."""
     ends = [
         [end for _, end in tokenizer(part, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]]
         for part in (query, text)
     ]
     counts = (np.array([len(part_ends)]) for part_ends in ends)
-    kept = truncation.kept(*counts, special=tokenizer.num_special_tokens_to_add(pair=True))[:, 0].tolist()
+    kept = cut.kept(*counts, special=tokenizer.num_special_tokens_to_add(pair=True))[:, 0].tolist()
     cut_query, cut_text = (
         part[: part_ends[count - 1]] if 0 < count < len(part_ends) else part * (count > 0 or not part_ends)
         for part, part_ends, count in zip((query, text), ends, kept, strict=True)

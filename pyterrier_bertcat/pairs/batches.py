@@ -93,7 +93,7 @@ class EncodedPairs:
         lengths: int64 (r,), tokens per row, special tokens counted.
         rows_of_pair: int64 (n,), how many rows each pair has, at least one; they stand side by side.
         text_ranges: int64 (2, r), where in the text's tokens each row begins and ends.
-        lost: int64 (n,), tokens of the pair that are in none of its rows.
+        lost: int64 (2, n), tokens of each pair's query and of its text that are in none of its rows.
     """
 
     def __init__(

@@ -16,19 +16,17 @@ import copy
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.pairs.batches import EncodedPairs
 from pyterrier_bertcat.pairs.layout import Int32Array, Int64Array, PairLayout
 from pyterrier_bertcat.pairs.passages import Passages, Windows
-from pyterrier_bertcat.pairs.strings import lone_surrogate
 from pyterrier_bertcat.pairs.truncation import Truncation
 
 if TYPE_CHECKING:
@@ -78,7 +76,7 @@ class PairTokenizer:
             raise InputError(f"the tokenizer {type(tokenizer).__name__} has no padding token: set its pad_token")
         self._lock = threading.Lock()  # fast tokenizers of older releases are not safe to call from several threads
         self._tokenizer: Any = copy.deepcopy(tokenizer)
-        self._truncate_left = self._tokenizer.truncation_side == "left"
+        self._first_kept = _of_the_end if self._tokenizer.truncation_side == "left" else _of_the_beginning
         self._pad = (int(tokenizer.pad_token_id), int(tokenizer.pad_token_type_id))
         probe = self._tokenizer(*_PROBES[0], verbose=False)
         self._token_types = "token_type_ids" in probe
@@ -100,47 +98,28 @@ class PairTokenizer:
         """Tokenises pairs, row by row: ``queries[i]`` with ``texts[i]``.
 
         Args:
-            queries: n strings, in any sequence (list, array, pandas Series).
+            queries: n strings, checked before (see `checked_pairs`).
             texts: n strings.
 
         Returns:
             The n pairs, each in one row or, with passages, in as many rows as its text has passages.
-
-        Raises:
-            InputError: Something is not a string, or is a string that has no UTF-8 form (a lone surrogate); or the
-                two differ in number.
         """
-        queries, texts = checked_pairs(queries, texts)
-        number: dict[str, int] = {}
-        pairs = np.empty((2, len(queries)), dtype=np.int64)
-        for side, values in enumerate((queries, texts)):
-            pairs[side] = [number.setdefault(value, len(number)) for value in values]
-        try:
-            tokens, stored, full = self._tokenise(list(number))
-        except (TypeError, UnicodeError):
-            refuse_surrogates(queries, "queries")
-            refuse_surrogates(texts, "texts")
-            raise
-        starts = (np.cumsum(stored) - stored)[pairs]
-        full, stored = full[pairs], stored[pairs]  # (2, n)
-        alone = np.fromiter((not text for text in texts), dtype=np.bool_, count=len(texts))
-        rows = self._rows(full, alone)
-        row_starts = np.stack([np.zeros_like(rows.starts), rows.starts])  # in the query's and the text's own tokens
-        if self._truncate_left:
-            row_starts[0] = full[0, rows.pairs] - rows.queries
-            starts -= full - stored  # of long ones, only the ends are stored
-        rows_of_pair = np.bincount(rows.pairs, minlength=len(texts))
-        last_row = np.cumsum(rows_of_pair) - 1
-        text_ranges = np.stack([rows.starts, rows.starts + rows.texts])
-        seen = rows.queries[last_row] + (rows.texts if self._passages is None else text_ranges[1])[last_row]
+        strings, string = self._tokenised(queries, texts)  # string: (2, n), which string each query and each text is
+        counts = strings.counts[string]  # (2, n), tokens of each query and each text
+        alone = np.fromiter((not text for text in texts), dtype=np.bool_, count=len(texts))  # (n,)
+        rows = self._rows(counts, alone)
+        query_starts = self._first_kept(counts[0, rows.pairs], rows.queries)
+        last_row = np.cumsum(np.bincount(rows.pairs, minlength=len(texts))) - 1  # (n,), of each pair
+        text_ranges = np.stack([rows.starts, rows.starts + rows.texts])  # (2, r), in each text's own tokens
+        texts_read = (rows.texts if self._passages is None else text_ranges[1])[last_row]
         return EncodedPairs(
-            tokens=tokens,
-            starts=starts[:, rows.pairs] + row_starts,
+            tokens=strings.ids,
+            starts=strings.starts[string][:, rows.pairs] + np.stack([query_starts, rows.starts]),
             kept=np.stack([rows.queries, rows.texts]),
             alone=alone[rows.pairs],
-            rows_of_pair=rows_of_pair,
+            rows_of_pair=np.bincount(rows.pairs, minlength=len(texts)),
             text_ranges=text_ranges,
-            lost=full.sum(axis=0) - seen,
+            lost=counts - np.stack([rows.queries[last_row], texts_read]),
             layouts=self._layouts,
             pad=self._pad,
             token_types=self._token_types,
@@ -174,50 +153,46 @@ class PairTokenizer:
                         ranges[:, row] = offsets[first][0], offsets[end - 1][1]
         return ranges
 
-    def encodes_as(self, other: PairTokenizer) -> bool:
-        """Whether the other one makes the same of every pair."""
-        return self._facts() == other._facts()
-
-    def _facts(self) -> tuple[object, ...]:
-        with self._whole_texts() as backend:
-            return (
-                backend.to_str(),
-                self._truncate_left,
-                self._pad,
-                self._token_types,
-                self._truncation,
-                self._passages,
-            )
-
     def _cut(self, truncation: Truncation, passages: Passages | None) -> None:
         self._truncation, self._passages = truncation, passages
         self._most_tokens = truncation.pair_length
 
-    def _rows(self, full: Int64Array, alone: NDArray[np.bool_]) -> Windows:
-        """What each row holds of its pair, of which ``full`` (2, n) counts the tokens."""
+    def _rows(self, counts: Int64Array, alone: NDArray[np.bool_]) -> Windows:
+        """What each row holds of its pair: ``counts`` are the pairs' tokens, int64 (2, n)."""
         pair, single = self._layouts
         if self._passages is not None:
-            rows = self._passages.windows(full[0], full[1], self._truncation, special=pair.size)
+            rows = self._passages.windows(counts[0], counts[1], self._truncation, special=pair.size)
         else:
-            kept = self._truncation.kept(full[0], full[1], special=pair.size)
-            text_starts = full[1] - kept[1] if self._truncate_left else np.zeros_like(full[1])
+            kept = self._truncation.kept(counts[0], counts[1], special=pair.size)  # (2, n)
+            text_starts = self._first_kept(counts[1], kept[1])
             rows = Windows(pairs=np.arange(len(alone)), queries=kept[0], starts=text_starts, texts=kept[1])
-        alone_room = self._truncation.pair_length - single.size
-        alone_queries = np.minimum(self._truncation.query_tokens(full[0]), alone_room)
+        # A query that stands alone has the room of the separator too.
+        alone_queries = np.minimum(self._truncation.query_tokens(counts[0]), self._most_tokens - single.size)
         return replace(rows, queries=np.where(alone[rows.pairs], alone_queries[rows.pairs], rows.queries))
 
-    def _tokenise(self, distinct: list[str]) -> tuple[Int32Array, Int64Array, Int64Array]:
-        """Tokens of distinct texts in one flat array; how many are stored of each; how many each really has."""
+    def _tokenised(self, queries: Sequence[str], texts: Sequence[str]) -> tuple[_Strings, Int64Array]:
+        """The distinct strings' tokens, and int64 (2, n): which string each query and each text is."""
+        number: dict[str, int] = {}
+        string = np.empty((2, len(queries)), dtype=np.int64)
+        for side, values in enumerate((queries, texts)):
+            string[side] = [number.setdefault(value, len(number)) for value in values]
+        distinct, pieces = list(number), [np.empty(0, dtype=np.int32)]
         counts: list[int] = []
-        pieces = [np.empty(0, dtype=np.int32)]
         for start in range(0, len(distinct), _TEXTS_PER_CALL):
             ids = self._token_ids(distinct[start : start + _TEXTS_PER_CALL])
             counts += map(len, ids)
-            if self._passages is None:  # then no pair holds more of one text than its whole length
-                ids = [text[-self._most_tokens :] if self._truncate_left else text[: self._most_tokens] for text in ids]
+            if self._passages is None:  # then no pair holds more of one string than its own greatest length
+                ids = list(map(self._stored, ids))
             pieces.append(np.fromiter(chain.from_iterable(ids), dtype=np.int32))
         full = np.array(counts, dtype=np.int64)
-        return np.concatenate(pieces), full if self._passages else np.minimum(full, self._most_tokens), full
+        stored = full if self._passages is not None else np.minimum(full, self._most_tokens)
+        # Where only a string's end is stored, its start lies before it: offsets always count from the first token.
+        starts = np.cumsum(stored) - stored - self._first_kept(full, stored)
+        return _Strings(np.concatenate(pieces), starts, full), string
+
+    def _stored(self, ids: list[int]) -> list[int]:
+        """As much of a string's tokens as any pair can hold."""
+        return ids[-self._most_tokens :] if self._first_kept is _of_the_end else ids[: self._most_tokens]
 
     def _token_ids(self, texts: list[str]) -> list[list[int]]:
         with self._whole_texts() as backend:
@@ -253,58 +228,27 @@ class PairTokenizer:
         )
 
 
-def distinct_pairs(queries: Sequence[str], texts: Sequence[str]) -> tuple[Int64Array, Int64Array, Int64Array]:
-    """Finds the pairs that occur more than once.
+@dataclass(frozen=True)
+class _Strings:
+    """Distinct strings as tokens.
 
-    Args:
-        queries: n strings.
-        texts: n strings.
-
-    Returns:
-        For the d distinct pairs, those of one text side by side and texts in order of first appearance: int64 (d,),
-        where each first occurs; int64 (n,), which of them each pair is; int64 (d,), how often each occurs.
+    Attributes:
+        ids: int32 (stored tokens,), one string after the other.
+        starts: int64 (strings,), where each string's first token is, or would be, in ``ids``.
+        counts: int64 (strings,), how many tokens each has, including those that are not stored.
     """
-    # pandas numbers objects that are equal in C, in order of first appearance.
-    numbers = np.stack([pd.factorize(np.array(strings, dtype=object))[0] for strings in (texts, queries)])  # (2, n)
-    keys = numbers[0] * (numbers[1].max(initial=0) + 1) + numbers[1]
-    _, first, place, count = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
-    return first, place, count
+
+    ids: Int32Array
+    starts: Int64Array
+    counts: Int64Array
 
 
-def checked_pairs(queries: Sequence[str], texts: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Queries and texts as lists of strings, of the same length.
-
-    Raises:
-        InputError: Named by position and type: the first value that is not a string, or a difference in number.
-    """
-    queries, texts = _strings(queries, "queries"), _strings(texts, "texts")
-    if len(queries) != len(texts):
-        raise InputError(f"expected as many texts as queries, got {len(queries)} queries and {len(texts)} texts")
-    return queries, texts
+def _of_the_beginning(counts: Int64Array, kept: Int64Array) -> Int64Array:
+    """The first token that is kept of each string when its end is cut off: tokens, tokens kept -> int64 (n,)."""
+    return np.zeros_like(counts)
 
 
-def _strings(values: Sequence[str], name: str) -> list[str]:
-    if isinstance(values, (str, bytes)):
-        raise InputError(f"{name} is a sequence of strings, got one {type(values).__name__}: put it in a list")
-    strings = list(values)
-    for position, value in enumerate(strings):
-        if type(value) is not str:
-            if not isinstance(value, str):
-                raise InputError(f"{name}[{position}] is {value!r} of type {type(value).__name__}, expected a string")
-            strings[position] = str(value)  # a subclass, such as numpy.str_
-    return strings
-
-
-def refuse_surrogates(strings: Sequence[str], name: str) -> None:
-    """Makes sure that strings are valid Unicode.
-
-    Raises:
-        InputError: One has a lone surrogate; named by position.
-    """
-    for position, text in enumerate(strings):
-        character = lone_surrogate(text)
-        if character is not None:
-            raise InputError(
-                f"{name}[{position}] has the lone surrogate {text[character]!r} at character {character} and so is not "
-                f"valid Unicode: {text[:40]!r}; repair it with text.encode(errors='replace').decode()"
-            )
+def _of_the_end(counts: Int64Array, kept: Int64Array) -> Int64Array:
+    """The first token that is kept of each string when its beginning is cut off, as ``truncation_side="left"`` asks."""
+    first: Int64Array = counts - kept
+    return first

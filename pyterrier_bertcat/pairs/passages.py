@@ -1,4 +1,4 @@
-"""Long documents: windows over their tokens, and from the windows' scores back to the document's."""
+"""Long documents: windows over their tokens, and the document's score from the scores of its windows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.errors import InputError, one_of, whole_number
 from pyterrier_bertcat.pairs.layout import Int64Array, ranges
 from pyterrier_bertcat.pairs.truncation import Truncation
 
@@ -18,16 +18,16 @@ AGGREGATES = ("max", "first", "mean", "sum", "kmax")
 class Passages:
     """Scores a document by its passages, so that nothing of it is cut off.
 
-    Passages are windows over the tokenizer's tokens, each scored with the query. The last one ends where the document
-    ends. A document that fits into one passage is scored as without `Passages`.
+    A passage is a window over the document's tokens, and each is scored with the query. The last one ends where the
+    document ends. A document that fits into one passage gets the score that it has without `Passages`.
 
     Attributes:
-        length: Tokens per passage; fewer where a long query and the truncation leave no room for so many.
-        stride: From the beginning of one passage to the next; less than ``length``, and passages overlap.
-        aggregate: The document's score: ``"max"`` of its passages' scores, that of the ``"first"``, their ``"mean"``,
-            their ``"sum"``, or ``"kmax"``: the mean of the best ``k``. Scores are logits, and passages that are not
-            relevant have negative ones: a sum puts long documents low.
-        k: For ``"kmax"``.
+        length: Tokens per passage. A long query can leave room for fewer.
+        stride: Tokens from the start of one passage to the start of the next; below ``length``, passages overlap.
+        aggregate: How passage scores become the document's score: ``"max"``, the ``"first"`` passage's, ``"mean"``,
+            ``"sum"``, or ``"kmax"``, the mean of the best ``k``. Scores are logits, and irrelevant passages have
+            negative ones, so ``"sum"`` ranks long documents low.
+        k: How many passages ``"kmax"`` averages; None with the others.
 
     Source: Dai and Callan 2019, "Deeper Text Understanding for IR with Contextual Neural Language Modeling", section 3
     (FirstP, MaxP, SumP).
@@ -44,22 +44,18 @@ class Passages:
     k: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("length", "stride"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise InputError(f"{name} is a whole number of tokens, at least 1, got {value!r}")
+        whole_number("length", self.length)
+        whole_number("stride", self.stride)
         if self.stride > self.length:
             raise InputError(
                 f"a stride of {self.stride} tokens would leave out text between passages of {self.length}: "
                 "use a stride of at most the length"
             )
-        if self.aggregate not in AGGREGATES:
-            raise InputError(f"aggregate is one of {', '.join(map(repr, AGGREGATES))}, got {self.aggregate!r}")
-        if (self.aggregate == "kmax") != (type(self.k) is int and int(self.k) >= 1):
-            raise InputError(
-                f"k goes with aggregate='kmax', a whole number of at least 1; got k={self.k!r} with "
-                f"aggregate={self.aggregate!r}"
-            )
+        one_of("aggregate", self.aggregate, AGGREGATES)
+        if self.aggregate == "kmax":
+            whole_number("k", self.k)
+        elif self.k is not None:
+            raise InputError(f"k={self.k!r} goes with aggregate='kmax', got aggregate={self.aggregate!r}: leave k out")
 
     def windows(self, queries: Int64Array, texts: Int64Array, truncation: Truncation, *, special: int) -> Windows:
         """Cuts texts into passages.

@@ -1,10 +1,63 @@
-"""Strings that are no Unicode: half of a character that takes two in UTF-16 has no UTF-8 form, and no token."""
+"""Queries and texts as strings: checked once where they come in, and numbered where they repeat."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.pairs.layout import Int64Array
+
+
+@dataclass(frozen=True)
+class DistinctPairs:
+    """Which of n pairs are the same.
+
+    Pairs that share a text stand side by side, in the order in which the texts first appear.
+
+    Attributes:
+        row: int64 (d,), the input row where each distinct pair first occurs.
+        of_row: int64 (n,), which distinct pair each input row is.
+        count: int64 (d,), how many input rows each distinct pair has.
+    """
+
+    row: Int64Array
+    of_row: Int64Array
+    count: Int64Array
+
+    @classmethod
+    def among(cls, queries: Sequence[str], texts: Sequence[str]) -> DistinctPairs:
+        """Finds the distinct pairs among ``queries[i]`` with ``texts[i]``."""
+        # pandas numbers equal objects in C, in order of first appearance.
+        query, text = (pd.factorize(np.array(strings, dtype=object))[0] for strings in (queries, texts))
+        keys = text * (query.max(initial=0) + 1) + query
+        _, row, of_row, count = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
+        return cls(row, of_row, count)
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+def checked_pairs(queries: Sequence[str], texts: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Queries and texts as two lists of Unicode strings of the same length.
+
+    Raises:
+        InputError: A value is not a string, or is one with a lone surrogate; or there are not as many texts as queries.
+    """
+    queries, texts = _strings(queries, "queries"), _strings(texts, "texts")
+    if len(queries) != len(texts):
+        raise InputError(f"expected as many texts as queries, got {len(queries)} queries and {len(texts)} texts")
+    return queries, texts
+
 
 def lone_surrogate(text: str) -> int | None:
-    """Where a text's first lone surrogate is; None where it has none, as nearly every text."""
+    """Index of the first lone surrogate, or None (the usual case).
+
+    A surrogate is half of a character that takes two in UTF-16. Alone it has no UTF-8 form, and so no token.
+    """
     if text.isascii():  # known without looking at the characters
         return None
     try:
@@ -12,3 +65,21 @@ def lone_surrogate(text: str) -> int | None:
     except UnicodeEncodeError as error:
         return error.start
     return None
+
+
+def _strings(values: Sequence[str], name: str) -> list[str]:
+    if isinstance(values, (str, bytes)):
+        raise InputError(f"{name} is a sequence of strings, got one {type(values).__name__}: put it in a list")
+    strings = list(values)
+    for position, value in enumerate(strings):
+        if not isinstance(value, str):
+            raise InputError(f"{name}[{position}] is {value!r} of type {type(value).__name__}, expected a string")
+        if type(value) is not str:
+            strings[position] = str(value)  # a subclass, such as numpy.str_
+        character = lone_surrogate(value)
+        if character is not None:
+            raise InputError(
+                f"{name}[{position}] has the lone surrogate {value[character]!r} at character {character} and so is "
+                f"not valid Unicode: {value[:40]!r}; repair it with text.encode(errors='replace').decode()"
+            )
+    return strings

@@ -1,4 +1,4 @@
-"""What is cut of a pair that is longer than the model takes, or than the user wants."""
+"""Which tokens of a pair are kept when it is longer than the model takes, or than the user wants."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.errors import one_of, whole_number
 from pyterrier_bertcat.pairs.layout import Int64Array
 
 STRATEGIES = ("longest_first", "only_text", "paper")
@@ -15,15 +15,15 @@ _PAPER_QUERY, _PAPER_TEXT, _PAPER_PAIR = 30, 200, 230  # tokens
 
 @dataclass(frozen=True, kw_only=True)
 class Truncation:
-    """How pairs are cut. Tokens are the tokenizer's.
+    """How pairs are cut. All lengths count the tokenizer's tokens.
 
     Attributes:
-        max_length: The most tokens of a pair, special tokens counted.
-        max_query_length: The most tokens of a query, cut to before the pair is looked at; None: no limit of its own.
-        strategy: ``"longest_first"``: the longer of query and text is cut first, both to halves where both are too
+        max_length: The most tokens of a pair, special tokens included.
+        max_query_length: The most tokens of a query. It applies before ``max_length`` does. None: no limit of its own.
+        strategy: ``"longest_first"``: the longer of query and text is cut first, and both to halves if both are too
             long, as the tokenizer itself does. ``"only_text"``: the query stays whole, unless it alone is too long.
-            ``"paper"``: what the authors trained on: queries of 30 tokens, texts of 200, 230 in all with the special
-            tokens, the longest first (Hofstätter et al. 2020, section 4.2).
+            ``"paper"``: queries of 30 tokens and texts of 200, 230 in all with the special tokens, the longest first
+            (Hofstätter et al. 2020, section 4.2).
 
     Example:
         >>> import numpy as np
@@ -39,13 +39,9 @@ class Truncation:
     strategy: str = "longest_first"
 
     def __post_init__(self) -> None:
-        for name in ("max_length", "max_query_length"):
-            value = getattr(self, name)
-            allowed = value is None and name == "max_query_length"
-            if not allowed and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise InputError(f"{name} is a whole number of tokens, at least 1, got {value!r}")
-        if self.strategy not in STRATEGIES:
-            raise InputError(f"truncation is one of {', '.join(map(repr, STRATEGIES))}, got {self.strategy!r}")
+        whole_number("max_length", self.max_length)
+        whole_number("max_query_length", self.max_query_length, or_none=True)
+        one_of("strategy", self.strategy, STRATEGIES)
 
     @property
     def pair_length(self) -> int:
@@ -53,7 +49,7 @@ class Truncation:
         return min(self.max_length, _PAPER_PAIR) if self.strategy == "paper" else self.max_length
 
     def query_tokens(self, queries: Int64Array) -> Int64Array:
-        """What is left of queries for their own length: int64 (n,), tokens -> int64 (n,), tokens."""
+        """Applies the limits for queries alone: int64 (n,), tokens -> int64 (n,), tokens."""
         for limit in (self.max_query_length, _PAPER_QUERY if self.strategy == "paper" else None):
             queries = queries if limit is None else np.minimum(queries, limit)
         return queries

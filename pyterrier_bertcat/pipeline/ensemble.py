@@ -36,8 +36,7 @@ class Member(Protocol):
 class MeanReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
     """Scores by the mean of several re-rankers' scores; made by ``BertCatReRanker.mean``.
 
-    Reads and gives what its members do. Those with the same vocabulary and truncation read one tokenisation. As a
-    teacher for ``fit`` it is the paper's T2, a mean of three.
+    Reads and returns the same columns as its members. As a teacher for ``fit`` it is the paper's T2, a mean of three.
 
     Source: Hofstätter et al. 2020, arXiv 2010.02666, section 3.2.
 
@@ -47,7 +46,6 @@ class MeanReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
         MeanReRanker((BertCatReRanker('mini'), BertCatReRanker('mini', max_length=128)))
     """
 
-    _means: tuple[list[PairScorer], list[tuple[PairScorer, int]]] | None  # of which scorers, and how many are in each
     _stats: tuple[RunStatistics, ...]
     schematic: ClassVar[dict[str, str]] = {"label": "mean of BERT_Cats", "help_url": "https://arxiv.org/abs/2010.02666"}
 
@@ -62,7 +60,7 @@ class MeanReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
                 or use ``depth``, ``extra_columns`` or ``store``.
         """
         self.rerankers = tuple(rerankers)
-        self._means, self._stats = None, ()
+        self._stats = ()
         if not self.rerankers:
             raise InputError("an ensemble has at least one re-ranker, got none")
         if others := [one for one in self.rerankers if not hasattr(type(one), "scorer")]:
@@ -87,39 +85,31 @@ class MeanReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
         if not queries:
             return ranked(inp, np.empty(0, dtype=np.float32))
         scores = self.scores(queries, texts)
-        for scorer, statistics in zip(self._scorers_of_means(), self._stats, strict=True):
-            warn_of_truncation(statistics, passages=scorer[0].passages, stacklevel=2)
+        for member, statistics in zip(self.rerankers, self._stats, strict=True):
+            warn_of_truncation(statistics, passages=member.scorer.passages, stacklevel=2)
         return ranked(inp, scores)
 
     def load(self) -> MeanReRanker:
         """Loads all members now, so that a timed experiment does not count it; returns self."""
-        self._scorers_of_means()
+        for member in self.rerankers:
+            _ = member.scorer
         return self
 
     @property
     def stats(self) -> tuple[RunStatistics, ...]:
-        """As `BertCatReRanker.stats`, one for each group of members that read one tokenisation; none before a run."""
+        """What the last frame took, as `BertCatReRanker.stats`: one for each member, none before the first frame."""
         return self._stats
 
     def scores(self, queries: Sequence[str], texts: Sequence[str]) -> NDArray[np.float32]:
-        """Scores ``queries[i]`` with ``texts[i]``: two sequences of n strings -> float32 (n,)."""
-        total, statistics = np.zeros(len(queries), dtype=np.float64), []
-        for scorer, members in self._scorers_of_means():
-            total += scorer.score(queries, texts).astype(np.float64) * members
-            statistics.append(scorer.statistics or RunStatistics())
-        self._stats = tuple(statistics)
-        return (total / len(self.rerankers)).astype(np.float32)
-
-    def _scorers_of_means(self) -> list[tuple[PairScorer, int]]:
-        from pyterrier_bertcat.scoring.build import mean_scorers
-
-        scorers = [reranker.scorer for reranker in self.rerankers]
-        if self._means is None or self._means[0] != scorers:
-            self._means = scorers, mean_scorers(scorers)
-        return self._means[1]
+        """Averages the members' scores of ``queries[i]`` with ``texts[i]``: twice n checked strings -> float32 (n,)."""
+        scorers = [member.scorer for member in self.rerankers]
+        scores = [scorer.scored(queries, texts).scores for scorer in scorers]
+        self._stats = tuple(scorer.statistics or RunStatistics() for scorer in scorers)
+        mean: NDArray[np.float64] = np.mean(scores, axis=0, dtype=np.float64)
+        return mean.astype(np.float32)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"rerankers": self.rerankers, "_means": None, "_stats": ()}
+        return {"rerankers": self.rerankers, "_stats": ()}
 
     def _identity(self) -> dict[str, Any]:
         return {"rerankers": self.rerankers}

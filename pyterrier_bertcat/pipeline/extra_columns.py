@@ -36,7 +36,7 @@ def extra_columns(
         many were scored), ``passage`` (the best one's text), ``passage_start`` and ``passage_end`` (int64, its
         characters in the document).
     """
-    columns: Columns = {"truncated": scored.tokens_lost > 0, "passages": scored.passages}
+    columns: Columns = {"truncated": np.any(scored.cut, axis=0), "passages": scored.passages}
     if set(names) - set(columns):
         starts, ends = character_ranges(texts, scored.best_passages)
         columns |= {"passage_start": starts, "passage_end": ends}

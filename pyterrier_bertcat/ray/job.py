@@ -188,7 +188,7 @@ class _ShardScorer:
         rows = read_shard(source, shard, list(dict.fromkeys((*kept, "query", reranker.text_field))))
         scored = reranker.scorer.scored(*_pairs(rows, shard, reranker))
         write_scores(Store(self._work.output), shard, rows.select(kept), scored.scores)
-        return int((scored.tokens_lost > 0).sum())
+        return int(scored.cut.any(axis=0).sum())
 
 
 def _score(ray: Any, missing: list[Shard], work: _Work, actors: ActorOptions, verbose: bool) -> int:

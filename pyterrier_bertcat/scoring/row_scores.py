@@ -1,4 +1,4 @@
-"""From the scores of rows (pairs, or queries with passages), as batches bring them, to the scores of pairs."""
+"""From the scores of token rows, in the order in which batches end, to the scores of pairs."""
 
 from __future__ import annotations
 
@@ -20,13 +20,29 @@ class ScoredPairs:
         scores: float32 (n,): raw relevance logits, higher is more relevant.
         passages: int64 (n,), how many passages of the text were scored.
         best_passages: int64 (2, n), where in the text's tokens the best one begins and ends.
-        tokens_lost: int64 (n,), tokens of query and text that were cut off.
+        lost: int64 (2, n), tokens of each query and each text that were cut off.
     """
 
     scores: NDArray[np.float32]
     passages: Int64Array
     best_passages: Int64Array
-    tokens_lost: Int64Array
+    lost: Int64Array
+
+    @classmethod
+    def unknown(cls, pairs: int) -> ScoredPairs:
+        """Room for what will be known of so many pairs."""
+        counts, ranges_and_losses = np.empty(pairs, dtype=np.int64), np.empty((2, 2, pairs), dtype=np.int64)
+        return cls(np.empty(pairs, dtype=np.float32), counts, *ranges_and_losses)
+
+    def take(self, pairs: Int64Array) -> ScoredPairs:
+        """What is known of some of the pairs, int64 (m,), in the order given."""
+        return ScoredPairs(self.scores[pairs], self.passages[pairs], self.best_passages[:, pairs], self.lost[:, pairs])
+
+    @property
+    def cut(self) -> NDArray[np.bool_]:
+        """Bool (2, n), whether each query and each text was cut."""
+        cut: NDArray[np.bool_] = np.greater(self.lost, 0)
+        return cut
 
 
 class RowScores:

@@ -1,4 +1,4 @@
-"""What a scoring run did and what it cost."""
+"""What a scoring run did and what it cost, and the one wording of the warning about pairs that were cut."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pyterrier_bertcat.errors import TruncationWarning
 
@@ -25,19 +27,20 @@ class RunStatistics:
 
     Attributes:
         pairs: Pairs in the input.
-        from_store: Pairs whose scores came from a store; what follows is of the others.
-        truncated_in_store: How many pairs, of all that were ever scored into that store with these settings, were cut.
-        distinct_pairs: Different ones among them; each was scored once.
-        rows: What the model read: pairs, or queries with passages where documents are cut into those.
-        tokens: Tokens of these rows, special ones counted, pads not.
-        padding_share: Pads per token or pad that the model read, 0 to 1.
-        truncated_pairs: Pairs of the input of which something was cut off.
-        tokens_lost: Tokens that were cut off, in all pairs of the input.
-        seconds: From the first to the last, everything counted.
-        tokenising_seconds: In tokenising and making batches; beside the scoring where windows follow one another.
-        scoring_seconds: In the model.
-        peak_memory_mb: The most memory that this process has had so far, in MB: on a GPU its tensors there, else all
-            memory; None where the system does not tell.
+        from_store: Pairs whose scores came from a store.
+        distinct_pairs: Different pairs among the others. Each was scored once.
+        rows: Rows that the model read: pairs, or queries with passages.
+        tokens: Tokens of these rows, special tokens included, padding not.
+        padding_share: Padding as a share of all that the model read, 0 to 1.
+        truncated_pairs: Pairs of the input whose query or text was cut, those from a store included.
+        truncated_queries: Pairs whose query was cut.
+        truncated_texts: Pairs whose text was cut.
+        tokens_lost: Tokens that were cut off, in all pairs that were scored now.
+        seconds: From start to end, everything included.
+        tokenising_seconds: Spent on tokens and batches. Large inputs are tokenised while others are scored.
+        scoring_seconds: Spent in the model.
+        peak_memory_mb: The most memory this process has used so far, in MB: on a GPU its tensors there, elsewhere all
+            memory. None if the system does not tell.
         device: Where it ran.
         dtype: Precision of the encoder.
         batch_tokens: The most tokens per batch, at the end.
@@ -55,12 +58,13 @@ class RunStatistics:
 
     pairs: int = 0
     from_store: int = 0
-    truncated_in_store: int = 0
     distinct_pairs: int = 0
     rows: int = 0
     tokens: int = 0
     padding_share: float = 0.0
     truncated_pairs: int = 0
+    truncated_queries: int = 0
+    truncated_texts: int = 0
     tokens_lost: int = 0
     seconds: float = 0.0
     tokenising_seconds: float = 0.0
@@ -73,7 +77,7 @@ class RunStatistics:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Adds the time in the block to a figure of seconds; each figure belongs to one thread at a time."""
+        """Adds the time that the block takes to a figure of seconds. One thread at a time may use a figure."""
         began = time.perf_counter()
         try:
             yield
@@ -87,9 +91,19 @@ class RunStatistics:
 
     @property
     def truncated_share(self) -> float:
-        """The share of the pairs, those from a store aside, of which something was cut off, 0 to 1."""
-        scored = self.pairs - self.from_store
-        return self.truncated_pairs / scored if scored else 0.0
+        """The share of the pairs whose query or text was cut, 0 to 1."""
+        return self.truncated_pairs / self.pairs if self.pairs else 0.0
+
+    def count_cut(self, cut: NDArray[np.bool_]) -> None:
+        """Counts pairs by what was cut of them: bool (2, n), whether each query and each text was."""
+        self.truncated_queries += int(cut[0].sum())
+        self.truncated_texts += int(cut[1].sum())
+        self.truncated_pairs += int(cut.any(axis=0).sum())
+
+    def include(self, other: RunStatistics) -> None:
+        """Adds another run's pairs, and counts what was cut of them, to these."""
+        for name in ("pairs", "truncated_pairs", "truncated_queries", "truncated_texts"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row, a column per figure: rows of several runs can be concatenated."""
@@ -109,34 +123,34 @@ class RunStatistics:
         return {**asdict(self), "pairs_per_second": self.pairs_per_second, "truncated_share": self.truncated_share}
 
 
-def warn_of_truncation(statistics: RunStatistics, *, passages: Passages | None, stacklevel: int) -> None:
-    """Warns where more than 1 % of the pairs were cut, or may have been when a store got their scores.
+def truncation_message(
+    statistics: RunStatistics, *, passages: Passages | None, option: str = "passages=Passages()"
+) -> str | None:
+    """Says how many pairs were cut and what helps; None if at most 1 % were.
 
     Args:
         statistics: Of the run.
-        passages: As the pairs were scored; those that read the first passage only are meant to leave text out.
-        stacklevel: As of `warnings.warn`, from the caller.
+        passages: How documents were cut into passages. ``aggregate="first"`` leaves text out on purpose.
+        option: How the reader asks for passages.
     """
-    if passages is not None and passages.aggregate == "first":
-        return
-    if passages is None:
-        way_out = "passages=Passages() scores documents whole"
+    cut = statistics
+    if cut.truncated_share <= _SHARE_WARNED or (passages is not None and passages.aggregate == "first"):
+        return None
+    if not cut.truncated_texts or passages is not None:
+        advice = "shorten the queries, or give them more room with max_query_length and max_length"
     else:
-        way_out = "these are queries that leave a passage too little room, see max_query_length"
-    if statistics.truncated_share > _SHARE_WARNED:
-        warnings.warn(
-            f"{statistics.truncated_pairs} of {statistics.pairs - statistics.from_store} pairs were too long and lost "
-            f"{statistics.tokens_lost} tokens: {way_out}",
-            TruncationWarning,
-            stacklevel=stacklevel + 1,
-        )
-    if statistics.from_store and statistics.truncated_in_store > _SHARE_WARNED * statistics.from_store:
-        warnings.warn(
-            f"{statistics.from_store} scores came from the store, where {statistics.truncated_in_store} are of pairs "
-            f"that were too long, perhaps some of these: {way_out}",
-            TruncationWarning,
-            stacklevel=stacklevel + 1,
-        )
+        advice = f"{option} scores documents whole"
+    return (
+        f"{cut.truncated_pairs:,} of {cut.pairs:,} pairs were too long for the model and were cut "
+        f"({cut.truncated_queries:,} queries, {cut.truncated_texts:,} texts): {advice}"
+    )
+
+
+def warn_of_truncation(statistics: RunStatistics, *, passages: Passages | None, stacklevel: int) -> None:
+    """Warns with `truncation_message`, if it has something to say; ``stacklevel`` counts from the caller."""
+    message = truncation_message(statistics, passages=passages)
+    if message is not None:
+        warnings.warn(message, TruncationWarning, stacklevel=stacklevel + 1)
 
 
 def _shown(value: object) -> str:

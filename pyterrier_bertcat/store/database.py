@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyterrier_bertcat.store.database_file import StoreFile
-from pyterrier_bertcat.store.pair_hashes import RECORD, HashedPairs, are_right, records_of, salts_of
+from pyterrier_bertcat.store.pair_hashes import RECORD, HashedPairs, are_right, cut_of, records_of, salts_of
 
 logger = logging.getLogger(__name__)
 
 Scores = NDArray[np.float32]
+Cut = NDArray[np.bool_]
 
 _SCAN = "SELECT text, value FROM scores WHERE query = ? LIMIT ?"
 _LOOK_UP = "SELECT text, value FROM scores WHERE query = ? AND text = ?"
@@ -49,11 +50,11 @@ class ScoreDatabase:
         """Opens nothing yet; the arguments are `StoreFile`'s."""
         self.file = StoreFile(path, timeout_s=timeout_s)
 
-    def find(self, settings: str, pairs: HashedPairs) -> Scores:
-        """Looks up scores: float32 (n,), NaN where none is stored."""
-        scores = np.full(len(pairs), np.nan, dtype=np.float32)
+    def find(self, settings: str, pairs: HashedPairs) -> tuple[Scores, Cut]:
+        """Looks up scores: float32 (n,), NaN if none is stored, and what was cut of their pairs, bool (2, n)."""
+        scores, cut = np.full(len(pairs), np.nan, dtype=np.float32), np.zeros((2, len(pairs)), dtype=np.bool_)
         if not len(pairs) or not self.exists:
-            return scores
+            return scores, cut
         salts = salts_of(pairs.queries, settings)
         order = np.argsort(pairs.query, kind="stable")
         bounds = np.searchsorted(pairs.query[order], np.arange(len(pairs.queries) + 1)).tolist()
@@ -66,24 +67,27 @@ class ScoreDatabase:
                     for query, (start, end) in enumerate(pairwise(bounds[first : last + 1]), start=first)
                 ]
                 rows = order[bounds[first] : bounds[last]]
-                scores[rows], wrong = _matched(blocks, salts[first:last], pairs.query[rows] - first, pairs.texts[rows])
+                found, records, wrong = _matched(
+                    blocks, salts[first:last], pairs.query[rows] - first, pairs.texts[rows]
+                )
+                scores[rows[found]], cut[:, rows[found]] = records["score"], cut_of(records)
                 damaged += wrong
         if damaged:
             logger.warning("%s: %d damaged scores were left out, as if they were not stored", self.file.path, damaged)
-        return scores
+        return scores, cut
 
-    def write(self, settings: str, pairs: HashedPairs, scores: Scores) -> None:
+    def write(self, settings: str, pairs: HashedPairs, scores: Scores, cut: Cut) -> None:
         """Stores scores, float32 (n,), in one transaction: all of them or none. Those that are not finite are left out.
 
-        A pair that is stored already gets the new score.
+        A pair that is stored already gets the new score. ``cut`` is bool (2, n): whether query and text were cut.
         """
         finite = np.flatnonzero(np.isfinite(scores))
         if not len(finite):
             return
-        pairs, scores = pairs[finite], scores[finite]
+        pairs, scores, cut = pairs[finite], scores[finite], cut[:, finite]
         order = np.lexsort((pairs.texts[:, 0].byteswap(), pairs.query))  # as SQLite orders them: neighbours share pages
-        pairs, scores = pairs[order], scores[order]
-        records = records_of(pairs.texts, scores, salts_of(pairs.queries, settings)[pairs.query])
+        pairs, scores, cut = pairs[order], scores[order], cut[:, order]
+        records = records_of(pairs.texts, scores, cut, salts_of(pairs.queries, settings)[pairs.query])
         queries, starts = np.unique(pairs.query, return_index=True)
         with self.file.writing() as connection:
             settings_id = _id(connection, "settings", facts=settings)
@@ -94,9 +98,9 @@ class ScoreDatabase:
     def merge(self, other: ScoreDatabase) -> int:
         """Adds the scores that the other has and this one has not, query by query; how many."""
         added = 0
-        for settings, pairs, scores in other.everything():
-            new = np.flatnonzero(np.isnan(self.find(settings, pairs)))
-            self.write(settings, pairs[new], scores[new])
+        for settings, pairs, scores, cut in other.everything():
+            new = np.flatnonzero(np.isnan(self.find(settings, pairs)[0]))
+            self.write(settings, pairs[new], scores[new], cut[:, new])
             added += len(new)
         return added
 
@@ -105,16 +109,19 @@ class ScoreDatabase:
         with self.file.connected() as connection:
             connection.execute("VACUUM INTO ?", (str(path),))
 
-    def everything(self) -> Iterator[tuple[str, HashedPairs, Scores]]:
-        """Yields each query's settings, pairs and scores, as they were at one moment."""
+    def everything(self) -> Iterator[tuple[str, HashedPairs, Scores, Cut]]:
+        """Yields each query's settings, pairs and scores with what was cut, as they were at one moment."""
         if not self.exists:
             return
         with self.file.reading() as connection:
             queries = "SELECT facts, hash, queries.id FROM queries JOIN settings ON settings.id = settings ORDER BY 3"
             for settings, query, query_id in connection.execute(queries):
-                if not is_key(settings, query):
+                if not (isinstance(settings, str) and isinstance(query, bytes) and len(query) == 16):
                     raise sqlite3.DatabaseError("a query's key is damaged")
-                yield settings, *right_scores(settings, query, connection.execute(_SCAN, (query_id, -1)))
+                records = np.frombuffer(_joined(connection.execute(_SCAN, (query_id, -1))), dtype=RECORD)
+                records = records[are_right(records, salts_of([query], settings))]
+                pairs = HashedPairs([query], np.zeros(len(records), np.int64), records["text"])
+                yield settings, pairs, records["score"], cut_of(records)
 
     def counts(self) -> list[tuple[str, int, int]]:
         """The settings, each with its numbers of queries and of pairs."""
@@ -131,12 +138,6 @@ class ScoreDatabase:
             note: str | None = _first(connection, "SELECT value FROM notes WHERE name = ?", name)
             return note
 
-    def notes(self, beginning: str) -> dict[str, str]:
-        """Gives all notes whose names begin so."""
-        with self.file.reading() as connection:
-            rows = connection.execute("SELECT name, value FROM notes WHERE name >= ? ORDER BY name", (beginning,))
-            return {name: value for name, value in rows if name.startswith(beginning)}
-
     def set_note(self, name: str, value: str) -> None:
         """Writes a note in the place of any other of this name."""
         with self.file.writing() as connection:
@@ -146,18 +147,6 @@ class ScoreDatabase:
     def exists(self) -> bool:
         """Whether there is a file: reading makes none."""
         return self.file.path.exists()
-
-
-def is_key(settings: object, query: object) -> bool:
-    """Whether settings and a query's hash, as they were read, are of the right kind at least."""
-    return isinstance(settings, str) and isinstance(query, bytes) and len(query) == RECORD["text"].itemsize
-
-
-def right_scores(settings: str, query: bytes, rows: Iterable[Iterable[bytes]]) -> tuple[HashedPairs, Scores]:
-    """Makes pairs and scores of a query's rows of text's hash and value; those that are damaged are left out."""
-    records = np.frombuffer(_joined(rows), dtype=RECORD)
-    records = records[are_right(records, salts_of([query], settings))]
-    return HashedPairs([query], np.zeros(len(records), np.int64), records["text"]), records["score"]
 
 
 def _first(connection: sqlite3.Connection, query: str, *values: Any) -> Any:
@@ -214,8 +203,8 @@ def _joined(rows: Iterable[Iterable[bytes]]) -> bytes:
 
 def _matched(
     blocks: list[bytes], salts: NDArray[np.uint64], query: NDArray[np.int64], texts: NDArray[np.uint64]
-) -> tuple[Scores, int]:
-    """Finds the scores of pairs among the records of their queries.
+) -> tuple[NDArray[np.int64], NDArray[Any], int]:
+    """Finds pairs among the records of their queries.
 
     Args:
         blocks: Records of each query.
@@ -224,20 +213,18 @@ def _matched(
         texts: uint64 (n, 2), of each pair.
 
     Returns:
-        float32 (n,), NaN where there is none; and how many records are damaged.
+        int64 (m,), the pairs that were found; their records, `RECORD` (m,); and how many records are damaged.
     """
-    scores = np.full(len(query), np.nan, dtype=np.float32)
     records = np.frombuffer(b"".join(blocks), dtype=RECORD)
     query_of_record = np.repeat(np.arange(len(blocks)), [len(block) // RECORD.itemsize for block in blocks])
     right = np.flatnonzero(are_right(records, salts[query_of_record]))
     damaged = len(records) - len(right)
     if not len(right):
-        return scores, damaged
+        return right, records[:0], damaged
     # Half a text's hash and the salt of its query make one number: to search by, what it finds is compared in full.
     keys = records["text"][right, 0] ^ salts[query_of_record[right]]
     order = right[np.argsort(keys)]
     place = np.searchsorted(np.sort(keys), texts[:, 0] ^ salts[query])
     found = order[np.minimum(place, len(order) - 1)]
-    same = (records["text"][found] == texts).all(axis=1) & (query_of_record[found] == query)
-    scores[same] = records["score"][found[same]]
-    return scores, damaged
+    same = np.flatnonzero((records["text"][found] == texts).all(axis=1) & (query_of_record[found] == query))
+    return same, records[found[same]], damaged

@@ -15,7 +15,7 @@ from pyterrier_bertcat.errors import StoreError
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Of the file's format."""
 _SCHEMA = (
     "CREATE TABLE settings (id INTEGER PRIMARY KEY, facts TEXT NOT NULL UNIQUE)",
@@ -100,7 +100,9 @@ class StoreFile:
 
     def _explained(self, error: Exception) -> StoreError:
         text = str(error)
-        if "locked" in text or "busy" in text:
+        if isinstance(error, _OtherFormat):
+            remedy = "another release of pyterrier-bertcat made it. Use that release, or give another path"
+        elif "locked" in text or "busy" in text:
             remedy = (
                 f"another process has been writing to it for {self.timeout_s:g} s or more. Wait for it to end, or give "
                 "the store a longer timeout_s"
@@ -113,11 +115,12 @@ class StoreFile:
         elif "readonly" in text or "unable to open" in text:
             remedy = "check that its folder is there and that you may write to it, with the files in it"
         else:
-            remedy = (
-                "the file is damaged, or no score store. ScoreStore(...).repair() keeps what can still be read; or "
-                "delete it, and all is scored again"
-            )
+            remedy = "the file is damaged, or no score store. Delete it, and everything is scored again"
         return StoreError(f"{self.path}: {text}: {remedy}")
+
+
+class _OtherFormat(sqlite3.DatabaseError):
+    """A score store of a release that writes another format."""
 
 
 class _Process:
@@ -166,7 +169,7 @@ def _open(file: Path, timeout_s: float) -> sqlite3.Connection:
                         connection.execute(statement)
         version = _version(connection)
         if version != VERSION:
-            raise sqlite3.DatabaseError(f"it has format {version}, this release of pyterrier-bertcat reads {VERSION}")
+            raise _OtherFormat(f"it has format {version}, this release of pyterrier-bertcat reads {VERSION}")
         connection.execute("PRAGMA synchronous = NORMAL")  # in WAL mode safe against all but a power cut
     except BaseException:
         connection.close()

@@ -30,7 +30,16 @@ def write_parquet(database: ScoreDatabase, file: Path) -> int:
         raise MissingExtraError("pyarrow", extra="parquet") from error
 
     settings_type, hash_type = pa.dictionary(pa.int32(), pa.string()), pa.binary(16)
-    schema = pa.schema({"settings": settings_type, "query": hash_type, "text": hash_type, "score": pa.float32()})
+    schema = pa.schema(
+        {
+            "settings": settings_type,
+            "query": hash_type,
+            "text": hash_type,
+            "score": pa.float32(),
+            "query_cut": pa.bool_(),
+            "text_cut": pa.bool_(),
+        }
+    )
 
     def hashes(values: bytes) -> Any:
         return pa.FixedSizeBinaryArray.from_buffers(hash_type, len(values) // 16, [None, pa.py_buffer(values)])
@@ -43,12 +52,13 @@ def write_parquet(database: ScoreDatabase, file: Path) -> int:
             writer.write_table(table)
             return int(table.num_rows)
 
-        for settings, pairs, scores in database.everything():
+        for settings, pairs, scores, cut in database.everything():
             columns = [
                 pa.DictionaryArray.from_arrays(np.zeros(len(pairs), np.int32), [settings]),
                 hashes(pairs.queries[0] * len(pairs)),
                 hashes(pairs.texts.tobytes()),
                 np.ascontiguousarray(scores),
+                *cut,
             ]
             waiting.append(pa.table(columns, schema=schema))
             if sum(map(len, waiting)) >= _ROWS_PER_GROUP:

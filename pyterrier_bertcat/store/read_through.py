@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pyterrier_bertcat.pairs.pair_tokenizer import checked_pairs
 from pyterrier_bertcat.scoring.statistics import RunStatistics
 from pyterrier_bertcat.store.pair_hashes import HashedPairs
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
 Rows = NDArray[np.int64]
 Scores = NDArray[np.float32]
+Cut = NDArray[np.bool_]
 
 _WRITE_EVERY_S = 0.25
 
@@ -54,8 +54,8 @@ class ReadThroughScorer:
         """Scores ``queries[i]`` with ``texts[i]``.
 
         Args:
-            queries: n strings, in any sequence (list, array, pandas Series); empty strings are allowed.
-            texts: n strings.
+            queries: n strings of Unicode, checked before.
+            texts: n strings of Unicode.
 
         Returns:
             float32 (n,), in the order of the input, as `PairScorer.score` gave them, now or when they were stored.
@@ -65,28 +65,24 @@ class ReadThroughScorer:
             BertCatError: Whatever the scorer raises.
         """
         began = perf_counter()
-        queries, texts = checked_pairs(queries, texts)
         pairs = HashedPairs.of(queries, texts)
-        scores = self._store.scores_of(self._settings, pairs)
+        scores, cut = self._store.look_up(self._settings, pairs)
         missing = np.flatnonzero(np.isnan(scores))
         run = RunStatistics()
         if len(missing):
             rows = missing.tolist()
             scorer = self._make_scorer()
             with _Writer(self._store, self._settings, pairs[missing]) as writer:
-                scores[missing] = scorer.score(
+                scored = scorer.scored(
                     [queries[row] for row in rows], [texts[row] for row in rows], finished=writer.finished
                 )
+            scores[missing], cut[:, missing] = scored.scores, scored.cut
             run = scorer.statistics or run
-            if run.truncated_pairs:
-                self._store.add_truncated_pairs(self._settings, run.truncated_pairs)
-        self.statistics = replace(
-            run,
-            pairs=len(scores),
-            from_store=len(scores) - len(missing),
-            truncated_in_store=self._store.truncated_pairs(self._settings),
-            seconds=perf_counter() - began,
-        )
+        run = replace(run, pairs=len(scores), from_store=len(scores) - len(missing))
+        run.truncated_pairs = run.truncated_queries = run.truncated_texts = 0
+        run.count_cut(cut)
+        run.seconds = perf_counter() - began
+        self.statistics = run
         return scores
 
 
@@ -97,14 +93,16 @@ class _Writer:
         self._store, self._settings, self._pairs = store, settings, pairs
         self._rows: list[Rows] = []
         self._scores: list[Scores] = []
+        self._cut: list[Cut] = []
         self._written_s = monotonic()
         self._writing: Future[None] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="storing")
 
-    def finished(self, rows: Rows, scores: Scores) -> None:
-        """Takes the scores of some of the pairs."""
+    def finished(self, rows: Rows, scores: Scores, cut: Cut) -> None:
+        """Takes the scores of some of the pairs, and what was cut of them."""
         self._rows.append(rows)
         self._scores.append(scores)
+        self._cut.append(cut)
         busy = self._writing is not None and not self._writing.done()
         if not busy and monotonic() - self._written_s >= _WRITE_EVERY_S:
             self._write()
@@ -115,8 +113,9 @@ class _Writer:
             self._writing.result()
         if self._rows:
             pairs, scores = self._pairs[np.concatenate(self._rows)], np.concatenate(self._scores)
-            self._writing = self._thread.submit(self._store.add, self._settings, pairs, scores)
-            self._rows, self._scores = [], []
+            cut = np.concatenate(self._cut, axis=1)
+            self._writing = self._thread.submit(self._store.add, self._settings, pairs, scores, cut=cut)
+            self._rows, self._scores, self._cut = [], [], []
         self._written_s = monotonic()
 
     def __enter__(self) -> _Writer:

@@ -16,12 +16,11 @@ import pyterrier as pt
 
 from pyterrier_bertcat.errors import InputError, StoreError
 from pyterrier_bertcat.identity import IdentifiedByOptions
-from pyterrier_bertcat.store.database import ScoreDatabase, Scores
+from pyterrier_bertcat.store.database import Cut, ScoreDatabase, Scores
 from pyterrier_bertcat.store.pair_hashes import HashedPairs
 
 _FILE = "scores.sqlite3"
 _META_FILE = "pt_meta.json"
-_TRUNCATED = "truncated: "
 
 Settings = Mapping[str, Any]
 
@@ -84,15 +83,20 @@ class ScoreStore(IdentifiedByOptions, pt.Artifact):  # type: ignore[misc]
             InputError: ``settings`` are not what JSON can hold.
             StoreError: The file is locked, damaged or not a store.
         """
+        return self.look_up(settings, pairs)[0]
+
+    def look_up(self, settings: Settings, pairs: HashedPairs) -> tuple[Scores, Cut]:
+        """Looks up scores as `scores_of` does, and what was cut of their pairs: bool (2, n), query and text."""
         return self._database.find(_settings_text(settings), pairs)
 
-    def add(self, settings: Settings, pairs: HashedPairs, scores: Scores) -> None:
-        """Stores scores in one transaction; one that is there already is replaced, one that is not finite left out.
+    def add(self, settings: Settings, pairs: HashedPairs, scores: Scores, *, cut: Cut | None = None) -> None:
+        """Stores scores in one transaction. A stored score is replaced, and one that is not finite is left out.
 
         Args:
             settings: All that changes a score; what JSON can hold.
             pairs: ``HashedPairs.of(queries, texts)``.
             scores: float32 (n,), in the order of the pairs.
+            cut: bool (2, n), whether each query and each text was cut. None: nothing was.
 
         Raises:
             InputError: There is not one score for each pair, or ``settings`` are not what JSON can hold.
@@ -102,7 +106,8 @@ class ScoreStore(IdentifiedByOptions, pt.Artifact):  # type: ignore[misc]
         scores = np.asarray(scores, dtype=np.float32)
         if scores.shape != (len(pairs),):
             raise InputError(f"expected one score for each of {len(pairs)} pairs, got scores of shape {scores.shape}")
-        self._writable().write(_settings_text(settings), pairs, scores)
+        cut = np.zeros((2, len(pairs)), dtype=np.bool_) if cut is None else cut
+        self._writable().write(_settings_text(settings), pairs, scores, cut)
 
     def merge(self, other: ScoreStore | str | os.PathLike[str]) -> int:
         """Adds all scores of another store; of pairs that are in both, this store's stay.
@@ -120,17 +125,13 @@ class ScoreStore(IdentifiedByOptions, pt.Artifact):  # type: ignore[misc]
             raise StoreError(f"{other.path} is no score store: expected a folder with a file {_FILE}")
         if self == other:
             return 0
-        added = self._writable().merge(other._database)
-        for name, value in other._database.notes(_TRUNCATED).items():
-            more = max(_count(self.recall(name), self.path), _count(value, other.path))  # merging again adds nothing
-            self.remember(name, str(more))
-        return added
+        return self._writable().merge(other._database)
 
     def export(self, file: str | os.PathLike[str]) -> int:
         """Writes all scores to a Parquet file.
 
-        Its columns are ``settings`` (JSON), ``query`` and ``text`` (16 bytes each, BLAKE2b of the string in UTF-8) and
-        ``score`` (float32).
+        Its columns are ``settings`` (JSON), ``query`` and ``text`` (16 bytes each, BLAKE2b of the string in UTF-8),
+        ``score`` (float32), ``query_cut`` and ``text_cut`` (bool, whether they were too long).
 
         Returns:
             How many rows were written.
@@ -149,7 +150,7 @@ class ScoreStore(IdentifiedByOptions, pt.Artifact):  # type: ignore[misc]
         try:
             rows = [{**json.loads(facts), "queries": queries, "pairs": pairs} for facts, queries, pairs in counts]
         except (ValueError, TypeError) as error:
-            raise StoreError(f"{self.path}: the store is damaged, its settings can't be read: repair() it") from error
+            raise StoreError(f"{self.path}: the store is damaged, its settings can't be read: delete it") from error
         summary: pd.DataFrame = pd.DataFrame(rows, columns=None if rows else ["queries", "pairs"])
         return summary
 
@@ -160,30 +161,6 @@ class ScoreStore(IdentifiedByOptions, pt.Artifact):  # type: ignore[misc]
     def remember(self, name: str, value: str) -> None:
         """Keeps a fact that takes long to find, such as the fingerprint of a folder with known files."""
         self._writable().set_note(name, value)
-
-    def truncated_pairs(self, settings: Settings) -> int:
-        """How many pairs were cut when they were scored with these settings, at least: scores themselves don't say."""
-        return _count(self.recall(_TRUNCATED + _settings_text(settings)), self.path)
-
-    def add_truncated_pairs(self, settings: Settings, more: int) -> None:
-        """Counts pairs that were cut."""
-        self.remember(_TRUNCATED + _settings_text(settings), str(self.truncated_pairs(settings) + more))
-
-    def repair(self) -> int:
-        """Rebuilds a damaged file from what can still be read of it; the old one stays beside it as ``….damaged``.
-
-        No other process may use the store meanwhile.
-
-        Returns:
-            How many scores the store has now.
-
-        Raises:
-            StoreError: There is nothing to repair, or the new file can't be written.
-        """
-        from pyterrier_bertcat.store.repair import rebuild
-
-        rebuild(self._database)
-        return len(self)
 
     def close(self) -> None:
         """Closes the file, so that it can be copied alone; the next use opens it again."""
@@ -224,12 +201,6 @@ class ScoreStore(IdentifiedByOptions, pt.Artifact):  # type: ignore[misc]
             self._database.copy(copy)
             yield _META_FILE, str(self.path / _META_FILE)
             yield _FILE, str(copy)
-
-
-def _count(note: str | None, path: Path) -> int:
-    if note is not None and not note.isdecimal():
-        raise StoreError(f"{path}: the store is damaged, a count can't be read: repair() it")
-    return int(note or 0)
 
 
 def _settings_text(settings: Settings) -> str:

@@ -18,9 +18,8 @@ import torch
 from pyterrier_bertcat.errors import InputError, MissingExtraError
 from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer
-from pyterrier_bertcat.pairs.passages import Passages
-from pyterrier_bertcat.pairs.truncation import Truncation
 from pyterrier_bertcat.scoring.devices import choose_device
+from pyterrier_bertcat.scoring.options import ScoringOptions
 from pyterrier_bertcat.training.collation import GroupCollator
 from pyterrier_bertcat.training.loop import TrainingData, queries_per_device, train
 from pyterrier_bertcat.training.options import TrainingOptions
@@ -42,9 +41,7 @@ def fit(
     valid_qrels: pd.DataFrame | None = None,
     *,
     text_field: str = "text",
-    truncation: Truncation | None = None,
-    passages: Passages | None = None,
-    device: str | None = None,
+    scoring: ScoringOptions | None = None,
     verbose: bool = True,
 ) -> Checkpoint:
     """Trains a copy of a checkpoint.
@@ -59,9 +56,9 @@ def fit(
         valid_results: Validation candidates, or None.
         valid_qrels: Their judgments, or None.
         text_field: The column that holds the passage.
-        truncation: How pairs are cut, in training and validation. None: to 512 tokens, the longest first.
-        passages: How validation scores documents by their passages. Training itself reads each text once, cut.
-        device: ``"cpu"`` trains there. Else all visible GPUs are used; None: if there are any.
+        scoring: How pairs are cut, in training and validation, and by which passages validation scores documents:
+            training itself reads each text once, cut. ``device="cpu"`` trains there; otherwise all visible GPUs are
+            used. None: the defaults.
         verbose: Shows progress and losses.
 
     Returns:
@@ -79,14 +76,12 @@ def fit(
         raise InputError("validation needs both its results and its qrels, or neither")
     if options.output is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("several processes train one checkpoint through a folder that they share: give output=")
-    truncation = truncation or Truncation()
-    chosen_device = choose_device(device)
+    scoring = scoring or ScoringOptions()
+    chosen_device = choose_device(scoring.device)
     queries_per_device(options, chosen_device)
     validation = None
     if valid_results is not None and valid_qrels is not None:
-        validation = Validation(
-            valid_results, valid_qrels, options.measure, text_field, checkpoint, truncation, passages
-        )
+        validation = Validation(valid_results, valid_qrels, options.measure, text_field, checkpoint, scoring)
     loss = options.chosen_loss
     candidates = judged_candidates(
         results,
@@ -101,11 +96,11 @@ def fit(
     with ExitStack() as stack:
         output = Path(options.output or stack.enter_context(tempfile.TemporaryDirectory()))
         identity = run_identity(
-            checkpoint, options, candidates, groups, validation, text_field=text_field, truncation=truncation
+            checkpoint, options, candidates, groups, validation, text_field=text_field, scoring=scoring
         )
         claim(output, identity)
         collator = GroupCollator(
-            pair_tokenizer=PairTokenizer(checkpoint.tokenizer, truncation=truncation),
+            pair_tokenizer=PairTokenizer(checkpoint.tokenizer, truncation=scoring.truncation),
             queries=frame["query"].tolist(),
             passages=frame[text_field].tolist(),
             labels=candidates.labels,

@@ -16,7 +16,7 @@ import pandas as pd
 
 from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.model.checkpoint import Checkpoint
-from pyterrier_bertcat.pairs.truncation import Truncation
+from pyterrier_bertcat.scoring.options import ScoringOptions
 from pyterrier_bertcat.training.options import TrainingOptions
 from pyterrier_bertcat.training.sampling import Candidates, Rows
 from pyterrier_bertcat.training.validation import Validation
@@ -37,7 +37,7 @@ def run_identity(
     validation: Validation | None,
     *,
     text_field: str,
-    truncation: Truncation,
+    scoring: ScoringOptions,
 ) -> dict[str, str]:
     """What must agree for a saved state to be one of this run, by the name that a refusal gives it."""
     # Not the teacher, whose repr may differ from process to process, and not the folder, which may be moved.
@@ -50,12 +50,12 @@ def run_identity(
     if validation is not None:
         held_out.update(_digest(validation.frame, ["qid", "query", "docno", text_field]))
         held_out.update(_digest(validation.qrels, ["qid", "docno", "label"]))
-        held_out.update(str(validation.passages or "").encode())
+        held_out.update(str(scoring.passages or "").encode())
     return {
         "start": checkpoint.fingerprint,
         "order": _ORDER,
         "options": repr(told),
-        "truncation": str(truncation),
+        "cut": str(scoring.truncation),
         "data": data.hexdigest(),
         "validation": held_out.hexdigest(),
     }

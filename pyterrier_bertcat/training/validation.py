@@ -12,8 +12,7 @@ import pyterrier as pt
 from pyterrier_bertcat.errors import InputError, TrainingDataError
 from pyterrier_bertcat.model.bert_cat import CrossEncoder
 from pyterrier_bertcat.model.checkpoint import Checkpoint
-from pyterrier_bertcat.pairs.passages import Passages
-from pyterrier_bertcat.pairs.truncation import Truncation
+from pyterrier_bertcat.scoring.options import ScoringOptions
 from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 from pyterrier_bertcat.training.sampling import refuse_missing
 
@@ -28,8 +27,7 @@ class Validation:
         measure: An ir_measures measure or its name.
         text_field: The column that holds the passage.
         checkpoint: Whose tokenizer and source stand for the model under training.
-        truncation: How pairs are cut.
-        passages: How documents are scored by their passages, or None.
+        scoring: How pairs are cut, and documents scored by their passages.
 
     Raises:
         InputError: for a measure that there is not.
@@ -41,8 +39,7 @@ class Validation:
     measure: Any
     text_field: str
     checkpoint: Checkpoint
-    truncation: Truncation
-    passages: Passages | None = None
+    scoring: ScoringOptions
 
     def __post_init__(self) -> None:
         try:
@@ -66,8 +63,8 @@ class Validation:
         """The measure's mean over the judged queries of the frame, of the candidates ranked by ``model``."""
         scorer = PairScorer(
             replace(self.checkpoint, model=model),
-            truncation=self.truncation,
-            passages=self.passages,
+            truncation=self.scoring.truncation,
+            passages=self.scoring.passages,
             device=model.bert_model.device,
             verbose=False,
         )

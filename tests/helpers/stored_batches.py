@@ -21,13 +21,13 @@ def batch(n: int) -> tuple[HashedPairs, np.ndarray]:
 
 
 def write(database: ScoreDatabase, n: int) -> None:
-    database.write(SETTINGS, *batch(n))
+    database.write(SETTINGS, *batch(n), np.zeros((2, SIZE), dtype=np.bool_))
 
 
 def state(database: ScoreDatabase, n: int) -> str:
     """What a store has of batch n: ``"right"``, all of it; ``"absent"``; or else ``"wrong"``."""
     pairs, scores = batch(n)
-    found = database.find(SETTINGS, pairs)
+    found, _ = database.find(SETTINGS, pairs)
     if np.isnan(found).all():
         return "absent"
     return "right" if (found == scores).all() else "wrong"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import logging
 import threading
 
@@ -14,7 +13,7 @@ from helpers.pair_tokenizers import KINDS, pair_tokenizer, tokenizer_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer, distinct_pairs
+from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer
 from pyterrier_bertcat.pairs.truncation import Truncation, longest_first
 
 
@@ -111,19 +110,6 @@ def test_no_pairs_encode_to_none():
     assert len(pairs) == 0
     assert pairs.lengths.shape == (0,)
     assert pairs.batch([]).padded().input_ids.shape == (0, 0)
-
-
-@given(st.lists(st.tuples(st.sampled_from(["a", "b", "ab", ""]), st.sampled_from(["x", "", "a", "ab"])), max_size=30))
-def test_distinct_pairs_are_found_and_those_of_one_text_stand_together(rows):
-    queries, texts = [query for query, _ in rows], [text for _, text in rows]
-    first, place, count = distinct_pairs(queries, texts)
-    distinct = [rows[row] for row in first]
-    assert sorted(distinct) == sorted(set(rows))
-    assert [distinct[number] for number in place] == rows
-    assert all(
-        rows.index(pair) == row and rows.count(pair) == n for pair, row, n in zip(distinct, first, count, strict=True)
-    )
-    assert [text for text, _ in itertools.groupby(text for _, text in distinct)] == list(dict.fromkeys(texts))
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=20), st.data())

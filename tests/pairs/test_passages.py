@@ -91,7 +91,7 @@ def test_a_document_has_the_aggregate_of_its_passages_scores(tiny_checkpoint, to
     counts = [1 if aggregate == "first" else len(part) for part in parts]
     assert scored.passages.tolist() == counts
     assert max(counts) > 3 or aggregate == "first"
-    assert (scored.tokens_lost > 0).any() == (aggregate == "first")
+    assert scored.cut.any() == (aggregate == "first")
 
 
 def test_a_document_that_fits_is_scored_as_without(tiny_checkpoint):
@@ -180,4 +180,4 @@ def test_truncation_and_passages_go_together(tiny_checkpoint, tokenizer):
     )
     scored = scorer.scored(["a dog"], ["the quick brown fox " * 150])
     assert scored.passages.tolist() == [3]
-    assert scored.tokens_lost.tolist() == [0]
+    assert scored.lost.tolist() == [[0], [0]]

@@ -66,13 +66,13 @@ def test_a_pair_in_paper_mode_has_the_first_tokens_of_each(tokenizer):
     start, separator = tokenizer.cls_token_id, tokenizer.sep_token_id
     expected = [start, *query_ids[:30], separator, *text_ids[:197], separator]
     assert encoded.batch([0]).input_ids.tolist() == expected
-    assert encoded.lost.tolist() == [80 + 400 - 227]
+    assert encoded.lost.tolist() == [[80 - 30], [400 - 197]]
 
 
 def test_a_query_that_stands_alone_is_cut_to_its_length(tokenizer):
     encoded = PairTokenizer(tokenizer, truncation=Truncation(max_query_length=2)).encode(["what is a dog"], [""])
     assert encoded.lengths.tolist() == [4]
-    assert encoded.lost.tolist() == [2]
+    assert encoded.lost.tolist() == [[2], [0]]
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_a_revision_of_a_model_object_is_refused(tiny_checkpoint):
 
 
 def test_calibration_without_int8_is_refused():
-    with pytest.raises(InputError, match="calibration is for dtype='int8', got it with dtype='auto'"):
+    with pytest.raises(InputError, match="calibration is for dtype='int8', got dtype='auto'"):
         BertCatReRanker(calibration=[("a query", "a text")])
 
 

@@ -133,7 +133,7 @@ def test_memory_that_really_runs_out_is_survived(minilm_folder):
     )
     assert done.returncode == 0, done.stderr
     scored, too_large = done.stdout.strip().splitlines()
-    assert scored.startswith("True True ['a batch did not fit in memory: going on with at most batch_tokens=")
+    assert scored.startswith("True True ['a batch did not fit in memory: from now on at most batch_tokens=")
     assert scored.count("did not fit") == 1
     assert "has 312 tokens and does not fit in memory even alone" in too_large
 

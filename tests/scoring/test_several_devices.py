@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.pairs.truncation import Truncation
 from pyterrier_bertcat.reranker import BertCatReRanker
-from pyterrier_bertcat.scoring.build import scorer_for
 from pyterrier_bertcat.scoring.devices import choose_devices
+from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 
 CPU = torch.device("cpu")
 
@@ -58,8 +57,7 @@ def test_what_can_not_be_is_refused(devices, message):
 
 
 def test_a_single_device_of_a_list_needs_no_process(tiny_checkpoint):
-    options = {"backend": "torch", "calibration": None, "dtype": "auto", "truncation": Truncation(), "verbose": False}
-    scorer = scorer_for(tiny_checkpoint, device=None, devices=["cpu"], **options)
+    scorer = PairScorer(tiny_checkpoint, devices=["cpu"], verbose=False)
     assert scorer.score(["a dog"], ["fox"]).shape == (1,)
     assert scorer.statistics.device == "cpu"
 

@@ -58,7 +58,7 @@ def test_padding_counts_where_the_model_takes_its_own_path(tokenizer, minilm_fol
 
 def test_the_reranker_warns_once_of_a_run_that_was_cut_and_says_what_helps(short):
     assert short.stats is None
-    with pytest.warns(TruncationWarning, match=r"2 of 3 pairs were too long and lost 150 tokens: passages=") as caught:
+    with pytest.warns(TruncationWarning, match=r"2 of 3 pairs .* \(0 queries, 2 texts\): passages=") as caught:
         short(frame([LONG, LONG, "fox"]))
     assert sum(warning.category is TruncationWarning for warning in caught) == 1
     assert short.stats.truncated_pairs == 2
@@ -96,18 +96,18 @@ def test_scores_from_a_store_still_warn(tiny_checkpoint, tmp_path):
     stored = BertCatReRanker(tiny_checkpoint, max_length=10, store=tmp_path / "store", device="cpu", verbose=False)
     with pytest.warns(TruncationWarning, match="2 of 3 pairs were too long"):
         stored(frame(["fox", "fox " * 50, "dog " * 60]))
-    with pytest.warns(TruncationWarning, match="3 scores came from the store, where 2 are of pairs that were too long"):
+    with pytest.warns(TruncationWarning, match="2 of 3 pairs were too long"):
         stored(frame(["fox", "fox " * 50, "dog " * 60]))
-    assert (stored.stats.truncated_pairs, stored.stats.truncated_in_store) == (0, 2)
-    more = [f"fox {number}" for number in range(300)]
-    stored(frame(more))  # nothing of these was cut, nor comes from the store
-    with pytest.warns(TruncationWarning, match="1 of 1 pairs"):
-        stored(frame([*more, "cat " * 50]))
+    assert (stored.stats.from_store, stored.stats.truncated_pairs) == (3, 2)
+    stored(frame(["fox"]))  # of this one nothing was cut
+    with pytest.warns(TruncationWarning, match="2 of 3 pairs were too long"):
+        stored(frame(["fox", "dog " * 60, "cat " * 50]))
 
 
 def test_a_warning_fits_the_passages(tiny_checkpoint):
     first = Passages(length=5, stride=5, aggregate="first")
     BertCatReRanker(tiny_checkpoint, passages=first, device="cpu", verbose=False)(frame(["fox " * 50]))
     short = BertCatReRanker(tiny_checkpoint, passages=Passages(), truncation="paper", device="cpu", verbose=False)
-    with pytest.warns(TruncationWarning, match="queries that leave a passage too little room"):
+    with pytest.warns(TruncationWarning, match=r"\(1 queries, 0 texts\): shorten the queries"):
         short(frame(["fox"]).assign(query="fox " * 60))
+    assert (short.stats.truncated_queries, short.stats.truncated_texts) == (1, 0)

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.store.pair_hashes import HashedPairs, are_right, records_of, salts_of
+from pyterrier_bertcat.store.pair_hashes import HashedPairs, are_right, cut_of, records_of, salts_of
 
 ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=()))  # lone surrogates too
 
@@ -46,27 +45,24 @@ def test_a_series_with_any_index_is_read_by_position():
     assert HashedPairs.of(["q"] * 3, texts).texts.tolist() == HashedPairs.of(["q"] * 3, ["b", "a", "b"]).texts.tolist()
 
 
-def test_what_is_no_string_is_refused():
-    with pytest.raises(InputError, match=r"texts\[1\] is None"):
-        HashedPairs.of(["q", "q"], ["text", None])
-
-
 def test_some_of_the_pairs_keep_their_queries():
     pairs = HashedPairs.of(["a", "b", "c"], ["x", "y", "z"])[np.array([2, 0])]
     assert [pairs.queries[number] for number in pairs.query] == [blake2b_16("c"), blake2b_16("a")]
     assert [text.tobytes() for text in pairs.texts] == [blake2b_16("z"), blake2b_16("x")]
 
 
-def one_record(settings: str = "{}", query: str = "query", score: float = 1.5):
+def one_record(settings: str = "{}", query: str = "query", score: float = 1.5, cut: tuple[bool, bool] = (False, True)):
     pairs = HashedPairs.of([query], ["text"])
     salts = salts_of(pairs.queries, settings)
-    return records_of(pairs.texts, np.array([score], np.float32), salts), salts
+    return records_of(pairs.texts, np.array([score], np.float32), np.array(cut)[:, None], salts), salts
 
 
 def test_a_record_is_right_as_it_was_made():
-    records, salts = one_record()
-    assert records.dtype.itemsize == 24
-    assert are_right(records, salts).all()
+    for cut in ((False, False), (False, True), (True, False), (True, True)):
+        records, salts = one_record(cut=cut)
+        assert records.dtype.itemsize == 24
+        assert are_right(records, salts).all()
+        assert cut_of(records)[:, 0].tolist() == list(cut)
 
 
 @pytest.mark.parametrize("bit", range(24 * 8))
@@ -97,5 +93,5 @@ def test_a_score_that_is_not_finite_is_not_right():
 def test_the_files_format_does_not_change_unseen():
     """A changed hash or check would make every store that exists worthless."""
     records, salts = one_record()
-    assert records.tobytes().hex() == "d732c6be860e019351f99173fa6ae6120000c03ffbd1846c"
+    assert records.tobytes().hex() == "d732c6be860e019351f99173fa6ae6120000c03fd6b4f276"
     assert salts.tolist() == [18114664284246257778]

@@ -16,6 +16,7 @@ import pytest
 import pyterrier_bertcat.store.read_through
 from pyterrier_bertcat.errors import InputError, ScoreError, StoreError
 from pyterrier_bertcat.scoring.pair_scorer import PairScorer
+from pyterrier_bertcat.scoring.row_scores import ScoredPairs
 from pyterrier_bertcat.store.pair_hashes import HashedPairs
 from pyterrier_bertcat.store.read_through import ReadThroughScorer
 from pyterrier_bertcat.store.score_store import ScoreStore
@@ -39,15 +40,17 @@ class CountingScorer:
         self.asked: Counter[tuple[str, str]] = Counter()
         self.fail_after, self.error = fail_after, error
 
-    def score(self, queries, texts, *, finished=None):
+    def scored(self, queries, texts, *, finished=None):
         scores = np.float32([len(query) / 7 - len(text) for query, text in zip(queries, texts, strict=True)])
+        lost = np.array([[len(query) > 9 for query in queries], [len(text) > 9 for text in texts]], dtype=np.int64)
         for start in range(0, len(scores), 4):
             if self.fail_after is not None and start >= self.fail_after:
                 raise self.error("not finite")
             rows = np.arange(start, min(start + 4, len(scores)))
             self.asked.update((queries[row], texts[row]) for row in rows)
-            finished(rows, scores[rows])
-        return scores
+            finished(rows, scores[rows], lost[:, rows] > 0)
+        nothing = np.zeros(len(scores), dtype=np.int64)
+        return ScoredPairs(scores, nothing, lost, lost)
 
 
 def never() -> PairScorer:
@@ -68,9 +71,22 @@ def test_only_what_is_missing_is_scored(store):
     first, second = CountingScorer(), CountingScorer()
     ReadThroughScorer(store, SETTINGS, lambda: first).score(QUERIES[:25], TEXTS[:25])
     scores = ReadThroughScorer(store, SETTINGS, lambda: second).score(QUERIES, TEXTS)
-    assert scores.tolist() == CountingScorer().score(QUERIES, TEXTS, finished=lambda *_: None).tolist()
+    assert scores.tolist() == CountingScorer().scored(QUERIES, TEXTS, finished=lambda *_: None).scores.tolist()
     assert not first.asked.keys() & second.asked.keys()
     assert first.asked.keys() | second.asked.keys() == set(zip(QUERIES, TEXTS, strict=True))
+
+
+def test_what_was_cut_is_known_exactly_of_stored_scores_too(store):
+    half = len(QUERIES) // 2
+    ReadThroughScorer(store, SETTINGS, CountingScorer).score(QUERIES[:half], TEXTS[:half])
+    mixed, stored = ReadThroughScorer(store, SETTINGS, CountingScorer), ReadThroughScorer(store, SETTINGS, never)
+    cut = np.array([[len(query) > 9 for query in QUERIES], [len(text) > 9 for text in TEXTS]])
+    for reader, from_store in ((mixed, half), (stored, len(QUERIES))):
+        reader.score(QUERIES, TEXTS)
+        stats = reader.statistics
+        assert stats.from_store >= from_store
+        assert [stats.truncated_queries, stats.truncated_texts] == cut.sum(axis=1).tolist()
+        assert stats.truncated_pairs == cut.any(axis=0).sum() > 0
 
 
 def test_other_settings_are_scored_anew(store):
@@ -92,13 +108,13 @@ def test_scores_are_stored_while_others_are_computed(store, monkeypatch):
     stored = []
 
     class SlowScorer(CountingScorer):
-        def score(self, queries, texts, *, finished=None):
-            def slowly(rows, scores):
-                finished(rows, scores)
+        def scored(self, queries, texts, *, finished=None):
+            def slowly(rows, scores, cut):
+                finished(rows, scores, cut)
                 time.sleep(0.05)
                 stored.append(len(store))
 
-            return super().score(queries, texts, finished=slowly)
+            return super().scored(queries, texts, finished=slowly)
 
     ReadThroughScorer(store, SETTINGS, SlowScorer).score(QUERIES, TEXTS)
     assert len(set(stored)) > 2

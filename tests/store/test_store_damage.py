@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +98,7 @@ def test_exchanged_pages_never_give_a_wrong_score(tmp_path, whole_file, caplog):
 
 def test_what_is_no_database_is_a_clear_error(tmp_path):
     (tmp_path / "scores.sqlite3").write_text("no database" * 1000)
-    with pytest.raises(StoreError, match=r"scores\.sqlite3: file is not a database: .*repair\(\)"):
+    with pytest.raises(StoreError, match=r"scores\.sqlite3: file is not a database: .*Delete it"):
         ScoreStore(tmp_path).scores_of({}, batch(0)[0])
 
 
@@ -116,57 +117,19 @@ def test_damaged_scores_are_named_in_the_log_and_scored_anew(tmp_path, whole_fil
         assert (store.scores_of(settings, pairs) == batch_of(0)[1]).all()
 
 
-def test_repair_keeps_what_can_be_read(tmp_path):
+def test_a_store_of_another_format_is_left_alone_and_the_error_says_why(tmp_path):
     store = ScoreStore(tmp_path)
-    for n in range(100):
-        store.add({}, *batch(n))
+    store.add({}, *batch(0))
     store.close()
     path = tmp_path / "scores.sqlite3"
-    damaged = bytearray(path.read_bytes())
-    middle = len(damaged) // 2 // 4096 * 4096
-    damaged[middle : middle + 4096] = os.urandom(4096)
-    path.write_bytes(damaged)
-    kept = store.repair()
-    assert 100 * SIZE - 400 < kept < 100 * SIZE  # a page has some 120
-    assert (tmp_path / "scores.sqlite3.damaged").read_bytes() == damaged
-    states = [store.scores_of({}, batch(n)[0]) for n in range(100)]
-    right = [(found == batch(n)[1])[~np.isnan(found)].all() for n, found in enumerate(states)]
-    assert all(right)
-    assert sum(int((~np.isnan(found)).sum()) for found in states) == kept
-    store.add({}, *batch(0))
-    assert store.repair() >= kept
-
-
-def test_repair_of_what_is_no_database_leaves_an_empty_store(tmp_path):
-    (tmp_path / "scores.sqlite3").write_text("no database" * 1000)
-    assert ScoreStore(tmp_path).repair() == 0
-    with pytest.raises(StoreError, match="nothing to repair"):
-        ScoreStore(tmp_path / "none").repair()
-
-
-def test_repair_takes_what_the_log_has_and_leaves_none_beside_the_new_file(tmp_path):
-    """It would be taken for the new file's."""
-    store = ScoreStore(tmp_path / "store")
-    store.add({}, *batch(0))
-    log = (store.path / "scores.sqlite3-wal").read_bytes()
-    for content, kept in ((log, SIZE), (b"damaged" * 4096, 0)):
-        killed = ScoreStore(tmp_path / f"killed {kept}")
-        killed.path.mkdir()
-        (killed.path / "scores.sqlite3").write_bytes(b"damaged" * 4096)
-        (killed.path / "scores.sqlite3-wal").write_bytes(content)
-        assert killed.repair() == kept
-        killed.close()
-        assert not (killed.path / "scores.sqlite3-wal").exists()
-        assert int((~np.isnan(killed.scores_of({}, batch(0)[0]))).sum()) == kept
-
-
-def test_a_store_that_is_repaired_while_it_is_open_goes_on_with_the_new_file(tmp_path):
-    store = ScoreStore(tmp_path)
-    store.add({}, *batch(0))
-    assert ScoreStore(tmp_path).repair() == SIZE
-    assert (tmp_path / "scores.sqlite3.damaged-wal").exists()  # beside the new file it would be taken for that one's
-    store.add({}, *batch(1))
-    assert len(ScoreStore(tmp_path)) == 2 * SIZE
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    before = path.read_bytes()
+    for use in (lambda: store.scores_of({}, batch(0)[0]), lambda: store.add({}, *batch(1)), lambda: len(store)):
+        with pytest.raises(StoreError, match=r"it has format 99, .* another release of pyterrier-bertcat made it"):
+            use()
+    assert path.read_bytes() == before
 
 
 def test_a_store_that_is_deleted_while_it_is_open_begins_anew(tmp_path):

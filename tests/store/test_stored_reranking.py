@@ -15,7 +15,7 @@ import pytest
 from conftest import tiny_model
 from pandas.testing import assert_frame_equal
 
-from pyterrier_bertcat.errors import InputError, StoreError
+from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.model import files_signature as checkpoint_files
 from pyterrier_bertcat.model.checkpoint import Checkpoint, save_checkpoint
 from pyterrier_bertcat.pairs.passages import Passages
@@ -157,16 +157,3 @@ def test_what_does_not_go_together_is_refused():
         BertCatReRanker("mini", store="s", extra_columns=["truncated"])
     with pytest.raises(InputError, match="store is a ScoreStore or its path"):
         BertCatReRanker("mini", store=3)
-
-
-def test_how_many_pairs_were_cut_is_merged_once_and_its_damage_is_named(tmp_path):
-    one, two, settings = ScoreStore(tmp_path / "one"), ScoreStore(tmp_path / "two"), {"checkpoint": "c"}
-    one.add_truncated_pairs(settings, 2)
-    two.add_truncated_pairs(settings, 3)
-    two.add_truncated_pairs({"checkpoint": "d"}, 1)
-    for _ in range(2):
-        one.merge(two)
-        assert [one.truncated_pairs({"checkpoint": name}) for name in "cde"] == [3, 1, 0]
-    two.remember('truncated: {"checkpoint": "c"}', "3x")
-    with pytest.raises(StoreError, match="damaged"):
-        two.truncated_pairs(settings)
