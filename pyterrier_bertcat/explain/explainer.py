@@ -52,7 +52,7 @@ class Explainer:
         if method not in get_args(Method):
             raise InputError(f"method={method!r} is not one of {', '.join(map(repr, get_args(Method)))}")
         self._checkpoint = checkpoint
-        self._tokenizer = copy.deepcopy(checkpoint.tokenizer)  # tokenising sets its truncation
+        self._tokenizer = copy.deepcopy(checkpoint.tokenizer)  # tokenising changes its settings
         self._score = score
         self._method = method
         self._scoring = scoring or ScoringOptions()

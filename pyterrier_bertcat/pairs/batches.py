@@ -115,7 +115,7 @@ class EncodedPairs:
         Args:
             tokens: Token ids of all distinct texts, one after the other.
             starts: (2, r), where the query and the text of each row begin in ``tokens``.
-            kept: (2, r), how many tokens of each are left after truncation.
+            kept: (2, r), how many tokens of each are kept.
             alone: (r,), whether the query stands alone because the text is empty.
             rows_of_pair: See the class.
             text_ranges: See the class.

@@ -47,6 +47,9 @@ class PairTokenizer:
 
     It works on its own copy of the tokenizer, so that the truncation and padding set on the caller's stay as they are
     and no other thread can change them during a call. It may be shared between threads.
+
+    Attributes:
+        most_tokens: The most tokens of a row, special tokens included.
     """
 
     def __init__(
@@ -89,10 +92,8 @@ class PairTokenizer:
             self._cut(Truncation(max_length=length), None)
             self._check_layout(length)
         self._cut(truncation or Truncation(), passages)
-        if self._most_tokens < special:
-            raise InputError(
-                f"max_length={self._most_tokens} leaves no room for the {special} special tokens of a pair"
-            )
+        if self.most_tokens < special:
+            raise InputError(f"max_length={self.most_tokens} leaves no room for the {special} special tokens of a pair")
 
     def encode(self, queries: Sequence[str], texts: Sequence[str]) -> EncodedPairs:
         """Tokenises pairs, row by row: ``queries[i]`` with ``texts[i]``.
@@ -155,7 +156,7 @@ class PairTokenizer:
 
     def _cut(self, truncation: Truncation, passages: Passages | None) -> None:
         self._truncation, self._passages = truncation, passages
-        self._most_tokens = truncation.pair_length
+        self.most_tokens = truncation.pair_length
 
     def _rows(self, counts: Int64Array, alone: NDArray[np.bool_]) -> Windows:
         """What each row holds of its pair: ``counts`` are the pairs' tokens, int64 (2, n)."""
@@ -167,7 +168,7 @@ class PairTokenizer:
             text_starts = self._first_kept(counts[1], kept[1])
             rows = Windows(pairs=np.arange(len(alone)), queries=kept[0], starts=text_starts, texts=kept[1])
         # A query that stands alone has the room of the separator too.
-        alone_queries = np.minimum(self._truncation.query_tokens(counts[0]), self._most_tokens - single.size)
+        alone_queries = np.minimum(self._truncation.query_tokens(counts[0]), self.most_tokens - single.size)
         return replace(rows, queries=np.where(alone[rows.pairs], alone_queries[rows.pairs], rows.queries))
 
     def _tokenised(self, queries: Sequence[str], texts: Sequence[str]) -> tuple[_Strings, Int64Array]:
@@ -185,14 +186,14 @@ class PairTokenizer:
                 ids = list(map(self._stored, ids))
             pieces.append(np.fromiter(chain.from_iterable(ids), dtype=np.int32))
         full = np.array(counts, dtype=np.int64)
-        stored = full if self._passages is not None else np.minimum(full, self._most_tokens)
+        stored = full if self._passages is not None else np.minimum(full, self.most_tokens)
         # Where only a string's end is stored, its start lies before it: offsets always count from the first token.
         starts = np.cumsum(stored) - stored - self._first_kept(full, stored)
         return _Strings(np.concatenate(pieces), starts, full), string
 
     def _stored(self, ids: list[int]) -> list[int]:
         """As much of a string's tokens as any pair can hold."""
-        return ids[-self._most_tokens :] if self._first_kept is _of_the_end else ids[: self._most_tokens]
+        return ids[-self.most_tokens :] if self._first_kept is _of_the_end else ids[: self.most_tokens]
 
     def _token_ids(self, texts: list[str]) -> list[list[int]]:
         with self._whole_texts() as backend:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pyterrier_bertcat.errors import InputError
@@ -23,7 +24,7 @@ def backend_for(checkpoint: Checkpoint, options: ScoringOptions) -> Backend:
 
     Args:
         checkpoint: Model and tokenizer.
-        options: ``backend``, ``device``, ``devices``, ``dtype``, ``calibration`` and ``truncation`` are used.
+        options: How its pairs are scored.
 
     Raises:
         InputError: There is no such device here, or int8 lacks pairs to calibrate on.
@@ -41,21 +42,14 @@ def backend_for(checkpoint: Checkpoint, options: ScoringOptions) -> Backend:
         return WorkersBackend(checkpoint.model, devices=devices, dtype=options.dtype)
     from pyterrier_bertcat.scoring.backends.openvino import OpenVinoBackend
 
-    calibration = options.calibration or ()
-    if options.dtype == "int8" and not calibration:
+    if options.dtype == "int8" and options.calibration is None:
         if checkpoint.source != PACKAGED:
             raise InputError(
                 f"int8 is calibrated on pairs like those it will score, and none come with {checkpoint.source!r}: give "
                 "calibration=[(query, text), ...], a few hundred of your own, relevant or not"
             )
-        calibration = packaged_calibration()
-    return OpenVinoBackend(
-        checkpoint,
-        dtype=options.dtype,
-        calibration=calibration,
-        truncation=options.truncation,
-        device=options.device,
-    )
+        options = replace(options, calibration=packaged_calibration())
+    return OpenVinoBackend(checkpoint, options)
 
 
 def packaged_calibration() -> tuple[tuple[str, str], ...]:

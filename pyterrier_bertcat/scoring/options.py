@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from pyterrier_bertcat.errors import InputError, one_of, whole_number
 from pyterrier_bertcat.identity import Digest
+from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer
 from pyterrier_bertcat.pairs.passages import Passages
 from pyterrier_bertcat.pairs.planning import DEFAULT_BATCH_SIZE
 from pyterrier_bertcat.pairs.truncation import STRATEGIES, Truncation
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from pyterrier_bertcat.scoring.backends import Backend
 
 DTYPES = {
@@ -95,6 +98,10 @@ class ScoringOptions:
         from pyterrier_bertcat.scoring.devices import choose_device, choose_dtype
 
         return str(choose_dtype(self.dtype, choose_device(device))).removeprefix("torch.")
+
+    def pair_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PairTokenizer:
+        """Makes what turns pairs into token ids as these options say, with a checkpoint's tokenizer."""
+        return PairTokenizer(tokenizer, truncation=self.truncation, passages=self.passages)
 
     def facts(self) -> dict[str, Any]:
         """Everything here that can change a score, as JSON values, with the precision of this machine.

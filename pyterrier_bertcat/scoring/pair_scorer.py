@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from pyterrier_bertcat.errors import InputError, PairTooLargeError, ScoreError
 from pyterrier_bertcat.pairs.batches import EncodedPairs, PairBatch
-from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer
 from pyterrier_bertcat.pairs.planning import plan_batches, smaller_budget
 from pyterrier_bertcat.pairs.strings import DistinctPairs, checked_pairs
 from pyterrier_bertcat.scoring.build import backend_for
@@ -77,7 +76,7 @@ class PairScorer:
         Args:
             checkpoint: Model and tokenizer. Its weights are shared or copied, never changed.
             verbose: Whether calls that take longer than a second show a progress bar.
-            **options: The fields of `ScoringOptions`: ``device``, ``dtype``, ``truncation``, ``batch_size``, … Torch's
+            **options: The fields of `ScoringOptions`: ``device``, ``dtype``, ``passages``, ``batch_size``, … Torch's
                 own devices and dtypes will do as well as their names.
 
         Raises:
@@ -88,16 +87,16 @@ class PairScorer:
         self.options = ScoringOptions(**{name: _by_name(value) for name, value in options.items()})
         self.verbose = verbose
         self.statistics: RunStatistics | None = None
-        cut, positions = self.options.truncation, checkpoint.model.max_positions
-        if cut.pair_length > positions:
+        self._tokenizer = self.options.pair_tokenizer(checkpoint.tokenizer)
+        most_tokens, positions = self._tokenizer.most_tokens, checkpoint.model.max_positions
+        if most_tokens > positions:
             raise InputError(
-                f"max_length={cut.max_length} is more than the {positions} positions of the model "
+                f"max_length={most_tokens} is more than the {positions} positions of the model "
                 f"({checkpoint.source}): use max_length={positions} or less"
             )
-        self._tokenizer = PairTokenizer(checkpoint.tokenizer, truncation=cut, passages=self.passages)
         self._backend = backend_for(checkpoint, self.options)
         fastest = self.options.batch_tokens or self._backend.default_batch_tokens
-        self._batch_tokens = min(fastest, self.options.batch_size * cut.pair_length)
+        self._batch_tokens = min(fastest, self.options.batch_size * most_tokens)
         self._budget_lock = threading.Lock()
 
     @property

@@ -124,14 +124,17 @@ class RunStatistics:
 
 
 def truncation_message(
-    statistics: RunStatistics, *, passages: Passages | None, option: str = "passages=Passages()"
+    statistics: RunStatistics,
+    *,
+    passages: Passages | None,
+    texts_advice: str = "passages=Passages() scores documents whole",
 ) -> str | None:
     """Says how many pairs were cut and what helps; None if at most 1 % were.
 
     Args:
         statistics: Of the run.
         passages: How documents were cut into passages. ``aggregate="first"`` leaves text out on purpose.
-        option: How the reader asks for passages.
+        texts_advice: What helps texts that are too long.
     """
     cut = statistics
     if cut.truncated_share <= _SHARE_WARNED or (passages is not None and passages.aggregate == "first"):
@@ -139,7 +142,7 @@ def truncation_message(
     if not cut.truncated_texts or passages is not None:
         advice = "shorten the queries, or give them more room with max_query_length and max_length"
     else:
-        advice = f"{option} scores documents whole"
+        advice = texts_advice
     return (
         f"{cut.truncated_pairs:,} of {cut.pairs:,} pairs were too long for the model and were cut "
         f"({cut.truncated_queries:,} queries, {cut.truncated_texts:,} texts): {advice}"

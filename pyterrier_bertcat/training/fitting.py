@@ -6,8 +6,10 @@ import copy
 import importlib.util
 import os
 import tempfile
+import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pyterrier_bertcat.errors import InputError, MissingExtraError
+from pyterrier_bertcat.errors import InputError, MissingExtraError, TruncationWarning
 from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer
 from pyterrier_bertcat.scoring.devices import choose_device
 from pyterrier_bertcat.scoring.options import ScoringOptions
+from pyterrier_bertcat.scoring.statistics import RunStatistics, truncation_message
 from pyterrier_bertcat.training.collation import GroupCollator
 from pyterrier_bertcat.training.loop import TrainingData, queries_per_device, train
 from pyterrier_bertcat.training.options import TrainingOptions
@@ -30,6 +32,7 @@ from pyterrier_bertcat.training.validation import Validation
 
 # Padded tokens per forward pass: small ones stay in a CPU's caches, a GPU wants large ones.
 _CPU_BATCH_TOKENS, _GPU_BATCH_TOKENS = 2048, 65536
+_PAIRS_COUNTED_AT_ONCE = 8192
 
 
 def fit(
@@ -100,13 +103,15 @@ def fit(
         )
         claim(output, identity)
         collator = GroupCollator(
-            pair_tokenizer=PairTokenizer(checkpoint.tokenizer, truncation=scoring.truncation),
+            pair_tokenizer=replace(scoring, passages=None).pair_tokenizer(checkpoint.tokenizer),
             queries=frame["query"].tolist(),
             passages=frame[text_field].tolist(),
             labels=candidates.labels,
             teacher=kept_teacher(output, teacher_scores(options.teachers, frame)) if loss.needs_teacher else None,
             batch_tokens=_CPU_BATCH_TOKENS if chosen_device.type == "cpu" else _GPU_BATCH_TOKENS,
         )
+        if is_first_process():
+            _warn_of_truncation(collator)
         model: Any = copy.deepcopy(checkpoint.model)  # a torch module too, which the protocol does not say
         data = TrainingData(groups, collator, validation)
         train(model.train(), data, options, output / "states", device=chosen_device, verbose=verbose)
@@ -118,6 +123,19 @@ def fit(
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()  # the others load what the first one saves
     return load_checkpoint(output)
+
+
+def _warn_of_truncation(collator: GroupCollator) -> None:
+    """Says, before the training, how many of its pairs will be cut."""
+    statistics = RunStatistics(pairs=len(collator.queries))
+    for start in range(0, len(collator.queries), _PAIRS_COUNTED_AT_ONCE):
+        some = slice(start, start + _PAIRS_COUNTED_AT_ONCE)
+        pairs = collator.pair_tokenizer.encode(collator.queries[some], collator.passages[some])
+        statistics.count_cut(pairs.lost > 0)
+    advice = "training reads the beginning of each text; raise max_length, or train on passages (pt.text.sliding)"
+    message = truncation_message(statistics, passages=None, texts_advice=advice)
+    if message is not None:
+        warnings.warn(message, TruncationWarning, stacklevel=4)
 
 
 def _with_weights(checkpoint: Checkpoint, weights: dict[str, torch.Tensor]) -> Checkpoint:

@@ -55,7 +55,7 @@ def run_identity(
         "start": checkpoint.fingerprint,
         "order": _ORDER,
         "options": repr(told),
-        "cut": str(scoring.truncation),
+        "truncation": str(scoring.truncation),
         "data": data.hexdigest(),
         "validation": held_out.hexdigest(),
     }

@@ -63,10 +63,17 @@ class Validation:
         """The measure's mean over the judged queries of the frame, of the candidates ranked by ``model``."""
         scorer = PairScorer(
             replace(self.checkpoint, model=model),
-            truncation=self.scoring.truncation,
-            passages=self.scoring.passages,
-            device=model.bert_model.device,
             verbose=False,
+            **vars(
+                replace(
+                    self.scoring,
+                    device=str(model.bert_model.device),
+                    devices=None,
+                    dtype="auto",
+                    backend="torch",
+                    calibration=None,
+                )
+            ),
         )
         scores = scorer.score(self.frame["query"].tolist(), self.frame[self.text_field].tolist())
         run = pd.DataFrame(

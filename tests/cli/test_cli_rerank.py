@@ -105,8 +105,8 @@ def test_long_documents_are_scored_by_their_passages_or_named_as_cut_each_time(f
     for _ in range(2):  # the second time, all scores come from the store
         assert main([*cut, "--store", str(files / "scores")]) == 0
         warning = capsys.readouterr().err
-        assert "42" in warning
-        assert "see --passages" in warning
+        assert "warning: 42 of 42 pairs" in warning
+        assert "--passages scores documents whole" in warning
     for aggregate in ("mean", "first"):
         by_passages = ["--passages", "20,10", "--aggregate", aggregate]
         assert main(command(files, "--max-length", "40", *by_passages)) == 0

@@ -18,6 +18,7 @@ from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint
 from pyterrier_bertcat.pairs.passages import Passages
 from pyterrier_bertcat.pairs.truncation import Truncation
 from pyterrier_bertcat.reranker import BertCatReRanker
+from pyterrier_bertcat.scoring.options import ScoringOptions
 from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 
 QUERY = "what is the transformers library"
@@ -31,9 +32,10 @@ def mini():
     return load_checkpoint("mini")
 
 
-def explainer(checkpoint, **options):
-    scorer = PairScorer(checkpoint, device="cpu", truncation=options.get("truncation"), verbose=False)
-    return Explainer(checkpoint, scorer.score, device="cpu", verbose=False, **options)
+def explainer(checkpoint, *, truncation=None, **options):
+    scoring = ScoringOptions(device="cpu", truncation=truncation or Truncation())
+    scorer = PairScorer(checkpoint, verbose=False, **vars(scoring))
+    return Explainer(checkpoint, scorer.score, scoring=scoring, verbose=False, **options)
 
 
 def reranker(checkpoint, **options):

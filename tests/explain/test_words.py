@@ -78,7 +78,7 @@ def test_spans_rebuild_the_text_and_leave_out_only_what_is_invisible(text):
 @settings(deadline=None)
 @given(TEXTS, TEXTS, st.integers(3, 20))
 def test_every_token_is_shared_out_among_words_in_full(own, query, text, max_length):
-    reading = read_pair(own, query, text, truncation=Truncation(max_length=max_length))
+    reading = read_pair(own, query, text, cut=Truncation(max_length=max_length))
     shared = np.zeros(len(reading.input_ids))
     for share in reading.shares:
         assert share.weight > 0
@@ -90,7 +90,7 @@ def test_every_token_is_shared_out_among_words_in_full(own, query, text, max_len
 
 
 def test_tokens_belong_to_the_words_they_are_pieces_of(own):
-    reading = read_pair(own, "unbelievability", "a transformerless e-mail", truncation=Truncation(max_length=512))
+    reading = read_pair(own, "unbelievability", "a transformerless e-mail", cut=Truncation(max_length=512))
     pieces = own.convert_ids_to_tokens(reading.input_ids.tolist())
     strings = {"query": "unbelievability", "text": "a transformerless e-mail"}
     for word, (part, start, end) in enumerate(reading.words):
@@ -100,14 +100,14 @@ def test_tokens_belong_to_the_words_they_are_pieces_of(own):
 
 def test_words_that_are_cut_off_are_not_read(own):
     text = "one two three four five six"
-    reading = read_pair(own, "query", text, truncation=Truncation(max_length=7))
+    reading = read_pair(own, "query", text, cut=Truncation(max_length=7))
     assert reading.read.tolist() == [True, True, True, True, False, False, False]
     assert text[slice(*reading.window["text"])] == "one two three"
     assert reading.window["query"] == (0, 5)
 
 
 def test_what_the_tokenizer_drops_is_not_read(own):
-    reading = read_pair(own, "a", "", truncation=Truncation(max_length=8))
+    reading = read_pair(own, "a", "", cut=Truncation(max_length=8))
     assert reading.window["text"] == (0, 0)
     assert reading.input_ids.tolist() == own("a")["input_ids"]
 
@@ -115,6 +115,6 @@ def test_what_the_tokenizer_drops_is_not_read(own):
 def test_a_text_cut_from_the_left_keeps_its_end(tokenizer):
     left = copy.deepcopy(tokenizer)
     left.truncation_side = "left"
-    reading = read_pair(left, "query", "one two three four", truncation=Truncation(max_length=6))
+    reading = read_pair(left, "query", "one two three four", cut=Truncation(max_length=6))
     assert reading.read.tolist() == [True, False, False, True, True]
     assert "one two three four"[slice(*reading.window["text"])] == "three four"

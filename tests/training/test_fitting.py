@@ -15,12 +15,13 @@ from helpers.training_collection import HELD_OUT, QUICK, TRAIN, collection
 from safetensors.torch import load_file
 
 from pyterrier_bertcat import BertCatReRanker
-from pyterrier_bertcat.errors import InputError, TrainingDataError
+from pyterrier_bertcat.errors import InputError, TrainingDataError, TruncationWarning
 from pyterrier_bertcat.model.bert_cat import BertCatModel
 from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pyterrier_bertcat.model.classifier import SequenceClassificationModel
 from pyterrier_bertcat.model.config import BertCatConfig
 from pyterrier_bertcat.pairs.truncation import Truncation
+from pyterrier_bertcat.scoring.options import ScoringOptions
 from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 from pyterrier_bertcat.training import CombinedLoss, Contrastive, MarginMSE, TeacherFile
 from pyterrier_bertcat.training.fitting import fit
@@ -153,7 +154,7 @@ def test_several_teachers_and_a_combined_loss_train_with_a_cosine_schedule(start
 
 
 def test_fitting_quietly_shows_nothing(start, capfd):
-    fit(start, QUICK, *TRAIN, device="cpu", verbose=False)
+    fit(start, QUICK, *TRAIN, scoring=ScoringOptions(device="cpu"), verbose=False)
     shown = "".join(capfd.readouterr())
     assert "loss" not in shown
     assert "%" not in shown  # nor a bar
@@ -213,14 +214,14 @@ def test_validation_qrels_of_other_queries_are_refused_before_anything_is_traine
 
 def test_a_validation_pair_that_comes_twice_counts_once(start):
     twice = tuple(pd.concat([frame, frame]) for frame in HELD_OUT)
-    once, repeated = (Validation(*frames, "RR@10", "text", start, Truncation()) for frames in (HELD_OUT, twice))
+    once, repeated = (Validation(*frames, "RR@10", "text", start, ScoringOptions()) for frames in (HELD_OUT, twice))
     assert once.evaluate(start.model) == repeated.evaluate(start.model)
 
 
 def test_queries_without_candidates_are_not_measured(start):
     frame, qrels = HELD_OUT
     more = pd.concat([qrels, qrels.assign(qid=[f"other{row}" for row in range(len(qrels))])])
-    fewer, all_of_them = (Validation(frame, some, "RR@10", "text", start, Truncation()) for some in (qrels, more))
+    fewer, all_of_them = (Validation(frame, some, "RR@10", "text", start, ScoringOptions()) for some in (qrels, more))
     assert fewer.evaluate(start.model) == all_of_them.evaluate(start.model) > 0
 
 
@@ -274,3 +275,9 @@ def test_an_unknown_measure_is_refused(start):
 def test_half_a_validation_is_refused(start):
     with pytest.raises(InputError, match="both"):
         fit(start, QUICK, *TRAIN, HELD_OUT[0], None)
+
+
+def test_training_says_how_many_of_its_pairs_are_cut(start):
+    short = ScoringOptions(device="cpu", truncation=Truncation(max_length=5))
+    with pytest.warns(TruncationWarning, match="pairs were too long .* training reads the beginning of each text"):
+        fit(start, replace(QUICK, steps=1), *TRAIN, scoring=short, verbose=False)

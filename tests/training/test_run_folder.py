@@ -17,6 +17,7 @@ from helpers.training_collection import HELD_OUT, QUICK, TRAIN
 from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pyterrier_bertcat.pairs.truncation import Truncation
+from pyterrier_bertcat.scoring.options import ScoringOptions
 from pyterrier_bertcat.training.fitting import fit
 
 HERE = [str(folder) for folder in Path(__file__).parents[:2]]  # for processes that import this file
@@ -40,8 +41,9 @@ def test_another_run_in_the_same_folder_is_refused(start, tmp_path):
         fit(start, replace(QUICK, steps=2, learning_rate=0.1, output=tmp_path), *TRAIN)
     with pytest.raises(InputError, match="different data"):
         fit(start, replace(QUICK, steps=2, output=tmp_path), *HELD_OUT)
+    scoring = ScoringOptions(truncation=Truncation(max_length=64))
     with pytest.raises(InputError, match="different truncation, validation"):
-        fit(start, replace(QUICK, steps=2, output=tmp_path), *TRAIN, *HELD_OUT, truncation=Truncation(max_length=64))
+        fit(start, replace(QUICK, steps=2, output=tmp_path), *TRAIN, *HELD_OUT, scoring=scoring)
 
 
 def test_another_teacher_in_the_same_folder_is_refused(start, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from pyterrier_bertcat.errors import InputError, MissingExtraError, WorkerError
-from pyterrier_bertcat.pairs.truncation import Truncation
 from pyterrier_bertcat.scoring.backends.first_token import has_first_token_path
 from pyterrier_bertcat.scoring.backends.openvino_graph import EXTRA, float_graph, int8_graph
 from pyterrier_bertcat.scoring.devices import choose_device, choose_dtype, is_fast, peak_memory_mb
@@ -20,6 +19,7 @@ from pyterrier_bertcat.scoring.devices import choose_device, choose_dtype, is_fa
 if TYPE_CHECKING:
     from pyterrier_bertcat.model.checkpoint import Checkpoint
     from pyterrier_bertcat.pairs.batches import PairBatch
+    from pyterrier_bertcat.scoring.options import ScoringOptions
 
 _BATCH_TOKENS = 2048
 
@@ -39,50 +39,37 @@ class OpenVinoBackend:
     pads = True
     default_batch_tokens = _BATCH_TOKENS
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        *,
-        dtype: str = "auto",
-        calibration: Sequence[tuple[str, str]] = (),
-        truncation: Truncation | None = None,
-        device: str | torch.device | None = None,
-    ) -> None:
-        """Reads the graph from the cache, or makes it first; int8 takes some ten seconds for that, once.
+    def __init__(self, checkpoint: Checkpoint, options: ScoringOptions) -> None:
+        """Reads the graph from the cache, or makes it first, which takes about ten seconds for int8.
 
         Args:
             checkpoint: Model and tokenizer.
-            dtype: ``"float32"`` (which ``"auto"`` means here), ``"bfloat16"`` or ``"int8"``. What int8 leaves
-                unquantised is in bfloat16 where the CPU has it.
-            calibration: For int8: some hundred queries, each with a text, of the kind that will be scored.
-            truncation: How calibration pairs are cut.
-            device: ``"cpu"`` or None.
+            options: ``device`` is ``"cpu"`` or None. ``dtype="auto"`` means float32 here. What int8 does not quantise
+                is in bfloat16 if the CPU is fast at that; it needs ``calibration``.
 
         Raises:
             InputError: Another device or dtype, an encoder without the first-token path, or int8 without calibration.
-            MissingExtraError: OpenVINO is not installed, or for the first time in int8, NNCF.
+            MissingExtraError: OpenVINO is not installed, or NNCF is not, when an int8 graph has to be made.
         """
         try:
             import openvino
         except ImportError as error:
             raise MissingExtraError("openvino", extra=EXTRA) from error
-        if device is not None and choose_device(device).type != "cpu":
-            raise InputError(f"OpenVinoBackend computes on the CPU, got device={device!r}: leave device out")
+        if options.device is not None and choose_device(options.device).type != "cpu":
+            raise InputError(f"OpenVINO computes on the CPU here, got device={options.device!r}: leave device out")
         if not has_first_token_path(checkpoint.model.bert_model):
             raise InputError(
                 f"OpenVinoBackend knows DistilBERT, BERT, MiniLM and ELECTRA encoders, got "
                 f"{type(checkpoint.model.bert_model).__name__}: score with PyTorch, without this backend"
             )
         cpu = torch.device("cpu")
-        if dtype not in ("auto", "float32", "bfloat16", "int8"):
-            raise InputError(f"OpenVinoBackend takes dtype='float32', 'bfloat16' or 'int8', got {dtype!r}")
-        if dtype == "int8":
+        if options.dtype == "int8":
             precision = torch.bfloat16 if is_fast(torch.bfloat16, cpu) else torch.float32
-            file = int8_graph(checkpoint, calibration=calibration, truncation=truncation or Truncation())
+            file = int8_graph(checkpoint, options)
         else:
-            precision = choose_dtype(dtype, cpu)
+            precision = choose_dtype(options.dtype, cpu)
             file = float_graph(checkpoint)
-        self.dtype_name = "int8" if dtype == "int8" else str(precision).removeprefix("torch.")
+        self.dtype_name = "int8" if options.dtype == "int8" else str(precision).removeprefix("torch.")
         self._model = checkpoint.model
         self._compiled: Any = openvino.Core().compile_model(
             str(file),

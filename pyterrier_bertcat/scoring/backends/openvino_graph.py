@@ -12,8 +12,8 @@ import json
 import logging
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +21,13 @@ import pyterrier as pt
 import torch
 
 from pyterrier_bertcat.errors import InputError, MissingExtraError
-from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer
 from pyterrier_bertcat.pairs.planning import plan_batches
-from pyterrier_bertcat.pairs.truncation import Truncation
 from pyterrier_bertcat.scoring.backends.attention import PaddedAttention
 from pyterrier_bertcat.scoring.backends.first_token import FirstTokenPath, Tokens
 
 if TYPE_CHECKING:
     from pyterrier_bertcat.model.checkpoint import Checkpoint
+    from pyterrier_bertcat.scoring.options import ScoringOptions
 
 EXTRA = "openvino"
 _LAYOUT = 1  # of the graph; counts up when the same checkpoint gives another one
@@ -44,16 +43,15 @@ def float_graph(checkpoint: Checkpoint) -> Path:
     Returns:
         Its ``.xml`` file, with the weights beside it.
     """
-    return _cached(_key(checkpoint, "float"), lambda: _converted(checkpoint))
+    return _cached(_key(checkpoint, "float32"), lambda: _converted(checkpoint))
 
 
-def int8_graph(checkpoint: Checkpoint, *, calibration: Sequence[tuple[str, str]], truncation: Truncation) -> Path:
+def int8_graph(checkpoint: Checkpoint, options: ScoringOptions) -> Path:
     """The graph with static int8 products, calibrated on pairs; what goes in and out is as for `float_graph`.
 
     Args:
         checkpoint: Model and tokenizer.
-        calibration: Queries, each with a text.
-        truncation: How they are cut.
+        options: ``calibration`` holds the pairs, which are cut as other pairs are.
 
     Returns:
         Its ``.xml`` file.
@@ -62,21 +60,20 @@ def int8_graph(checkpoint: Checkpoint, *, calibration: Sequence[tuple[str, str]]
         InputError: There are no pairs to calibrate on.
         MissingExtraError: The graph is not in the cache, and NNCF, which makes it, is not installed.
     """
-    pairs = [tuple(pair) for pair in calibration]
-    if not pairs:
+    if not options.calibration:
         raise InputError(
             "int8 is calibrated on pairs like those it will score, got none: give "
-            "calibration=[(query, text), ...], some hundred of your own, without regard to relevance"
+            "calibration=[(query, text), ...], a few hundred of your own, relevant or not"
         )
-    digest = hashlib.sha256(json.dumps([pairs, asdict(truncation)]).encode()).hexdigest()
-    return _cached(_key(checkpoint, "int8", digest), lambda: _quantised(checkpoint, pairs, truncation))
+    facts = json.dumps(replace(options, passages=None).facts(), sort_keys=True)
+    return _cached(_key(checkpoint, facts), lambda: _quantised(checkpoint, options))
 
 
-def _key(checkpoint: Checkpoint, kind: str, *facts: str) -> str:
+def _key(checkpoint: Checkpoint, facts: str) -> str:
     import openvino
 
-    key = json.dumps([checkpoint.fingerprint, kind, *facts, _LAYOUT, openvino.__version__])
-    return f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
+    key = json.dumps([checkpoint.fingerprint, facts, _LAYOUT, openvino.__version__])
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def _cached(key: str, make: Callable[[], Any]) -> Path:
@@ -128,17 +125,17 @@ def _converted(checkpoint: Checkpoint) -> Any:
         )
 
 
-def _quantised(checkpoint: Checkpoint, pairs: Sequence[tuple[str, ...]], truncation: Truncation) -> Any:
+def _quantised(checkpoint: Checkpoint, options: ScoringOptions) -> Any:
     try:
         import nncf
     except ImportError as error:
         raise MissingExtraError("nncf", extra=EXTRA) from error
-    queries, texts = zip(*pairs, strict=True)
-    encoded = PairTokenizer(checkpoint.tokenizer, truncation=truncation).encode(queries, texts)
+    queries, texts = zip(*(options.calibration or ()), strict=True)
+    encoded = replace(options, passages=None).pair_tokenizer(checkpoint.tokenizer).encode(queries, texts)
     inputs = []
     for rows in plan_batches(encoded.lengths, batch_tokens=_CALIBRATION_BATCH_TOKENS):
         inputs.append(encoded.batch(rows).padded().inputs(token_types=checkpoint.model.uses_token_types))
-    logger.info("calibrating int8 on %d pairs", len(pairs))
+    logger.info("calibrating int8 on %d pairs", len(queries))
     with contextlib.redirect_stdout(sys.stderr):  # NNCF draws its progress bars on what may be a command's output
         return nncf.quantize(
             _converted(checkpoint),

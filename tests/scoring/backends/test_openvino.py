@@ -37,7 +37,7 @@ def checkpoint_of(kind: str, tokenizer) -> Checkpoint:
 
 
 def scores_of(checkpoint: Checkpoint, **options) -> np.ndarray:
-    backend = OpenVinoBackend(checkpoint, **options)
+    backend = OpenVinoBackend(checkpoint, ScoringOptions(backend="openvino", **options))
     return PairScorer(checkpoint, backend=backend, batch_tokens=300, verbose=False).score(QUERIES, TEXTS)
 
 
@@ -81,13 +81,13 @@ def test_the_last_layer_is_not_rounded_to_half_precision(tokenizer):
 def test_what_can_not_be_is_refused(tokenizer):
     checkpoint = checkpoint_of("distilbert", tokenizer)
     with pytest.raises(InputError, match=r"give calibration=\[\(query, text\)"):
-        OpenVinoBackend(checkpoint, dtype="int8")
+        OpenVinoBackend(checkpoint, ScoringOptions(backend="openvino", dtype="int8"))
     with pytest.raises(InputError, match="got 'float16'"):
-        OpenVinoBackend(checkpoint, dtype="float16")
+        ScoringOptions(backend="openvino", dtype="float16")
     changed = tiny_model("bert")
     changed.bert_model.config.is_decoder = True
     with pytest.raises(InputError, match="score with PyTorch"):
-        OpenVinoBackend(Checkpoint(model=changed, tokenizer=tokenizer))
+        OpenVinoBackend(Checkpoint(model=changed, tokenizer=tokenizer), ScoringOptions(backend="openvino"))
 
 
 # On the re-ranker
@@ -96,7 +96,7 @@ def test_what_can_not_be_is_refused(tokenizer):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_fork_gets_an_error_instead_of_waiting_for_threads_that_it_has_not(tokenizer):
     checkpoint = checkpoint_of("distilbert", tokenizer)
-    scorer = PairScorer(checkpoint, backend=OpenVinoBackend(checkpoint), verbose=False)
+    scorer = PairScorer(checkpoint, backend="openvino", verbose=False)
     expected = scorer.score(["a"], ["fox"])
     if (process := os.fork()) == 0:
         try:
