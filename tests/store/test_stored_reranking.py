@@ -133,8 +133,9 @@ def test_a_fully_stored_frame_needs_no_torch(folder, tmp_path):
     time.sleep(0.01)
     code = f"""
 import sys, pandas as pd
-from pyterrier_bertcat import BertCatReRanker, checkpoint_files
-checkpoint_files._SETTLED_S = -60.0
+from pyterrier_bertcat import BertCatReRanker
+from pyterrier_bertcat.model import files_signature
+files_signature._SETTLED_S = -60.0
 frame = pd.DataFrame([["q", "a dog", "d", "the fox"]], columns=["qid", "query", "docno", "text"])
 made = BertCatReRanker({str(folder)!r}, store={str(tmp_path / "store")!r}, device="cpu", verbose=False)
 print(made(frame)["score"][0], "torch" in sys.modules)

@@ -14,6 +14,7 @@ from pyterrier_bertcat.model.checkpoint import Checkpoint, save_checkpoint
 from pyterrier_bertcat.reranker import BertCatReRanker
 from pyterrier_bertcat.scoring.backends.openvino import OpenVinoBackend
 from pyterrier_bertcat.scoring.build import packaged_calibration
+from pyterrier_bertcat.scoring.options import ScoringOptions
 from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # conversion and calibration warn of their own libraries' ways
