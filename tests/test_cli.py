@@ -66,13 +66,6 @@ def test_wrong_usage_exits_with_2(arguments, capsys):
     assert "usage: pyterrier-bertcat" in capsys.readouterr().err
 
 
-def test_version_is_printed(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["--version"])
-    assert stop.value.code == 0
-    assert capsys.readouterr().out.startswith("pyterrier-bertcat ")
-
-
 def test_verify_fails_for_a_checkpoint_without_known_scores(model, capsys):
     assert main(["verify", "--model", model]) == 1
     assert "known" in capsys.readouterr().err
