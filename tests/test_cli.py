@@ -66,6 +66,13 @@ def test_wrong_usage_exits_with_2(arguments, capsys):
     assert "usage: pyterrier-bertcat" in capsys.readouterr().err
 
 
+def test_characters_that_the_terminal_lacks_are_escaped(monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")  # as in a pipe on Windows
+    done = python("-m", "pyterrier_bertcat", "verify", "--model", "mini", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert r"\U0001f917" in done.stdout
+
+
 def test_verify_fails_for_a_checkpoint_without_known_scores(model, capsys):
     assert main(["verify", "--model", model]) == 1
     assert "known" in capsys.readouterr().err

@@ -7,6 +7,7 @@ A command is a module with two functions: one adds its parser, the other imports
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 
@@ -30,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: 0 after ``--help`` and ``--version``, 2 for wrong usage.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a Windows pipe has no emoji; stderr does this by itself
     arguments = _parser().parse_args(argv)
     try:
         arguments.run_command(arguments)

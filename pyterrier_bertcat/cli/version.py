@@ -12,7 +12,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +20,7 @@ from typing import Any
 
 _NOT_INSTALLED = "not installed"
 _LABEL_WIDTH = 18
-# A name for readers, torch's names for the capability on x86 and on ARM, and torch's check where it has no list of them.
+# Each with torch's names for it, on x86 and on ARM, and torch's own check in versions that list no capabilities.
 _INSTRUCTION_SETS = (
     ("AVX2", ("avx2",), "_is_avx2_supported"),
     ("AVX-512", ("avx512_f",), "_is_avx512_supported"),
@@ -121,7 +121,7 @@ def _instruction_sets(torch: ModuleType | None) -> str:
     """The instruction sets that decide which precision is fast."""
     if torch is None:
         return "unknown without torch"
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.5 has none yet
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.5 has none yet
     found = [
         name
         for name, keys, check in _INSTRUCTION_SETS
@@ -131,7 +131,9 @@ def _instruction_sets(torch: ModuleType | None) -> str:
 
 
 def _threads(torch: ModuleType | None) -> str:
-    usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    usable = os.cpu_count()
+    if sys.platform == "linux":
+        usable = len(os.sched_getaffinity(0))
     of_all = f"{usable} of {os.cpu_count()}"
     return of_all if torch is None else f"{of_all}; torch uses {torch.get_num_threads()}"
 
