@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import tempfile
@@ -67,10 +68,11 @@ def test_wrong_usage_exits_with_2(arguments, capsys):
 
 
 def test_characters_that_the_terminal_lacks_are_escaped(monkeypatch):
-    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")  # as in a pipe on Windows
-    done = python("-m", "pyterrier_bertcat", "verify", "--model", "mini", "--device", "cpu")
-    assert done.returncode == 0, done.stderr
-    assert r"\U0001f917" in done.stdout
+    pipe = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")  # as on Windows
+    monkeypatch.setattr(sys, "stdout", pipe)
+    assert main(["verify", "--model", "mini", "--device", "cpu"]) == 0
+    pipe.flush()
+    assert rb"\U0001f917" in pipe.buffer.getvalue()
 
 
 def test_verify_fails_for_a_checkpoint_without_known_scores(model, capsys):
