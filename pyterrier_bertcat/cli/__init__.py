@@ -7,11 +7,12 @@ A command is a module with two functions: one adds its parser, the other imports
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 
 from pyterrier_bertcat.cli import demo, rerank, train, verify
+from pyterrier_bertcat.cli.version import PrintReport
 from pyterrier_bertcat.errors import BertCatError
 
 _FAILED = 1
@@ -30,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: 0 after ``--help`` and ``--version``, 2 for wrong usage.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a Windows pipe has no emoji; stderr does this by itself
     arguments = _parser().parse_args(argv)
     try:
         arguments.run_command(arguments)
@@ -46,15 +49,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pyterrier-bertcat", description="BERT_Cat, the cross-encoder re-ranker, for PyTerrier."
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
+    parser.add_argument(
+        "--version", action=PrintReport, help="print the versions and the hardware that a bug report needs, and exit"
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (rerank, train, verify, demo):
         command.add_parser(commands)
     return parser
-
-
-def _version() -> str:
-    try:
-        return version("pyterrier-bertcat")
-    except PackageNotFoundError:
-        return "(not installed)"

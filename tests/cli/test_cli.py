@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import tempfile
@@ -66,11 +67,12 @@ def test_wrong_usage_exits_with_2(arguments, capsys):
     assert "usage: pyterrier-bertcat" in capsys.readouterr().err
 
 
-def test_version_is_printed(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["--version"])
-    assert stop.value.code == 0
-    assert capsys.readouterr().out.startswith("pyterrier-bertcat ")
+def test_characters_that_the_terminal_lacks_are_escaped(monkeypatch):
+    pipe = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")  # as on Windows
+    monkeypatch.setattr(sys, "stdout", pipe)
+    assert main(["verify", "--model", "mini", "--device", "cpu"]) == 0
+    pipe.flush()
+    assert rb"\U0001f917" in pipe.buffer.getvalue()
 
 
 def test_verify_fails_for_a_checkpoint_without_known_scores(model, capsys):
