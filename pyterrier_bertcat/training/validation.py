@@ -10,7 +10,8 @@ import pandas as pd
 import pyterrier as pt
 
 from pyterrier_bertcat.checkpoints import Checkpoint
-from pyterrier_bertcat.errors import InputError, TrainingDataError
+from pyterrier_bertcat.errors import TrainingDataError
+from pyterrier_bertcat.files.measures import measure_of
 from pyterrier_bertcat.modeling import CrossEncoder
 from pyterrier_bertcat.passages import Passages
 from pyterrier_bertcat.scoring import PairScorer
@@ -32,7 +33,7 @@ class Validation:
         passages: How documents are scored by their passages, or None.
 
     Raises:
-        InputError: for a measure that there is not.
+        InputError: for a measure that ir_measures doesn't have.
         TrainingDataError: where the qrels judge none of the queries, or a text is missing.
     """
 
@@ -45,10 +46,7 @@ class Validation:
     passages: Passages | None = None
 
     def __post_init__(self) -> None:
-        try:
-            object.__setattr__(self, "measure", _parsed(self.measure))
-        except (NameError, ValueError, SyntaxError) as error:
-            raise InputError(f"measure={self.measure!r} is not one of ir_measures': {error}") from error
+        object.__setattr__(self, "measure", measure_of(self.measure))
         pt.validate.result_frame(self.frame, extra_columns=["query", self.text_field])
         pt.validate.columns(self.qrels, includes=["qid", "docno", "label"])
         refuse_missing(self.frame, ["query", self.text_field])
@@ -94,7 +92,3 @@ def _distinct(frame: pd.DataFrame) -> pd.DataFrame:
     named = frame.assign(qid=frame["qid"].astype(str), docno=frame["docno"].astype(str))
     distinct: pd.DataFrame = named.drop_duplicates(["qid", "docno"], ignore_index=True)
     return distinct
-
-
-def _parsed(measure: Any) -> Any:
-    return ir_measures.parse_measure(measure) if isinstance(measure, str) else measure
