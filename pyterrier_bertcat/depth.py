@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pyterrier_bertcat.frames import best_first, refuse_repeated_columns, refuse_rows, unusable_qids
+from pyterrier_bertcat.frames import best_first, places, refuse_repeated_columns, refuse_rows, unusable_qids
 
 
 def first_rows(inp: pd.DataFrame, depth: int) -> NDArray[np.bool_]:
@@ -58,9 +58,7 @@ def with_rest_below(inp: pd.DataFrame, first: NDArray[np.bool_], scores: NDArray
 def _places(inp: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Rows from best to worst of each query, the number of each one's query, and its place there, from 0 on."""
     order, queries = best_first(inp, _numbers(inp["score"]))
-    counts = np.bincount(queries)
-    place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return order, queries, place
+    return order, queries, places(queries)
 
 
 def _numbers(column: pd.Series[Any]) -> NDArray[np.float64]:

@@ -118,7 +118,7 @@ def ranked(
 
     Returns:
         A new frame: the columns of ``inp`` without ``score``, ``rank`` and those in ``extra``, then these, then
-        ``score`` (float32) and ``rank`` (int64, by ``pt.model.add_ranks``: the best is 0). Queries stand in order of
+        ``score`` (float32) and ``rank`` (int64, the best is 0, as in all of PyTerrier). Queries stand in order of
         first appearance, each one's rows best first, on a fresh index 0..n-1. Equal scores are ordered by docno,
         descending as text, which is how ``pt.Experiment`` and trec_eval break ties, so that ``% k`` cuts where the
         evaluation would; rows that share the docno too keep their order. For no rows: the same columns and types.
@@ -129,12 +129,14 @@ def ranked(
     if scores.shape != (len(inp),):
         raise ValueError(f"expected one score for each of {len(inp)} rows, got scores of shape {scores.shape}")
     extra = extra or {}
-    order, _ = best_first(inp, scores)
-    out = inp.drop(columns=[*OUTPUT_COLUMNS, *extra], errors="ignore").iloc[order].reset_index(drop=True)
+    order, queries = best_first(inp, scores)
+    out: pd.DataFrame = inp.drop(columns=[*OUTPUT_COLUMNS, *extra], errors="ignore").iloc[order].reset_index(drop=True)
     for name, values in extra.items():
         out[name] = pd.Series(values[order], dtype=str if values.dtype == object else None)  # no rows: no type to see
     out["score"] = scores[order].astype(np.float32, copy=False)
-    return pt.model.add_ranks(out)  # type: ignore[no-any-return]
+    # pt.model.add_ranks would give the same, with a warning of pandas 2 where the qids are categories.
+    out["rank"] = places(queries) + pt.model.FIRST_RANK
+    return out
 
 
 def best_first(
@@ -155,6 +157,12 @@ def best_first(
     for tie in _ties(query_codes[order], scores[order]):
         order[tie] = sorted(order[tie].tolist(), key=lambda row: str(docnos[row]), reverse=True)
     return order, query_codes[order]
+
+
+def places(queries: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each row's place among those of its query, from 0; the rows of a query stand together: both int64 (n,)."""
+    counts = np.bincount(queries)
+    return np.arange(len(queries), dtype=np.int64) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def _ties(query_codes: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> Iterator[slice]:

@@ -33,12 +33,14 @@ def measure_of(measure: Any) -> Any:
 
 
 def _parsed(name: str) -> Any:
-    node, parameters = ast.parse(name.strip(), mode="eval").body, {}
-    cutoff = None
+    node: ast.expr = ast.parse(name.strip(), mode="eval").body
+    cutoff, parameters = None, {}
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult):
-        node, cutoff = node.left, ast.literal_eval(node.right)
+        cutoff = ast.literal_eval(node.right)
+        node = node.left
     if isinstance(node, ast.Call) and not node.args:
-        node, parameters = node.func, {one.arg: ast.literal_eval(one.value) for one in node.keywords}
+        parameters = {str(one.arg): ast.literal_eval(one.value) for one in node.keywords}
+        node = node.func
     if not isinstance(node, ast.Name) or node.id not in ir_measures.measures.registry:
         raise ValueError(f"there is no {ast.unparse(node)!r}")
     measure = ir_measures.measures.registry[node.id](**parameters)
