@@ -15,6 +15,8 @@ from pyterrier_bertcat.first_token import FirstTokenPath, Tokens, has_first_toke
 from pyterrier_bertcat.fused_linear import FusedLinear, fastest_linear
 from pyterrier_bertcat.pair_batches import PairBatch
 
+pytestmark = pytest.mark.precision
+
 CPU = torch.device("cpu")
 FASTEST = fastest_linear(CPU, torch.float32)
 KINDS = ["distilbert", "bert", "electra"]
