@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["OMP_NUM_THREADS"] = "1"  # tiny models: threads cost more than they bring; other threads, other last bits
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's workers are as important as what they compete with
 
@@ -52,7 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[NO_HALF] = "1"
     import torch
 
-    torch.set_num_threads(1)  # tiny models: threads cost more than they bring
+    torch.set_num_threads(1)  # a plugin may have imported it before this file
 
 
 @pytest.fixture
