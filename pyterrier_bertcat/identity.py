@@ -37,6 +37,8 @@ class Digest:
 class IdentifiedByOptions:
     """A mixin for classes that store every constructor parameter raw, under its own name.
 
+    A subclass has the options of its base class, and those parameters of its own that it stores in the same way.
+
     Two objects of the same class are equal when their options are, those in ``_not_identity`` aside. ``repr`` shows the
     first option, and of the others those that differ from their default.
     """
@@ -44,8 +46,9 @@ class IdentifiedByOptions:
     _not_identity: ClassVar[frozenset[str]] = frozenset()
 
     def _options(self) -> dict[str, Any]:
-        """Every constructor parameter with its value."""
-        return {name: getattr(self, name) for name in _defaults(type(self))}
+        """Every option with its value."""
+        # A subclass stores its own parameters after the base class's constructor has asked for the options.
+        return {name: getattr(self, name) for name in _defaults(type(self)) if hasattr(self, name)}
 
     def _identity(self) -> dict[str, Any]:
         """The options that count, with hashable values; for subclasses to refine."""
@@ -67,4 +70,11 @@ class IdentifiedByOptions:
 
 
 def _defaults(cls: type) -> dict[str, Any]:
-    return {name: parameter.default for name, parameter in inspect.signature(cls).parameters.items()}
+    """The default of every option: of the base class's named parameters first, then of those that subclasses add."""
+    defaults: dict[str, Any] = {}
+    for base in reversed(cls.__mro__[: cls.__mro__.index(IdentifiedByOptions)]):
+        if "__init__" in vars(base):
+            _, *parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+            named = (one for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD))
+            defaults |= {parameter.name: parameter.default for parameter in named}
+    return defaults

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
+from pyterrier_bertcat.data.measures import measure_of
 from pyterrier_bertcat.data.order import best_first, values_of
 from pyterrier_bertcat.errors import InputError, MissingExtraError
 
@@ -108,12 +109,11 @@ def effectiveness_per_query(
 
     Raises:
         pt.validate.InputValidationError: A column is missing.
-        InputError: No query of the frames has judgments.
+        InputError: No query of the frames has judgments, or ir_measures has no such measure.
         MissingExtraError: matplotlib is not installed.
     """
     _check(before, after)
-    if isinstance(measure, str):
-        measure = ir_measures.parse_measure(measure)
+    measure = measure_of(measure)
     qids = sorted({*before["qid"], *after["qid"]} & {*qrels["qid"]})
     if not qids:
         raise InputError(

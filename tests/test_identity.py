@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from conftest import tiny_model
 
 from pyterrier_bertcat.model.checkpoint import Checkpoint
+from pyterrier_bertcat.pipeline.ensemble import MeanReRanker
+from pyterrier_bertcat.pipeline.json_text import JsonText
+from pyterrier_bertcat.ray import RayReRanker
 from pyterrier_bertcat.reranker import BertCatReRanker
+from pyterrier_bertcat.store.score_store import ScoreStore
 from pyterrier_bertcat.training.options import TrainingOptions
 
 
@@ -59,6 +66,97 @@ def test_it_is_not_equal_to_other_things_or_subclasses():
 
     assert BertCatReRanker("mini") != "mini"
     assert BertCatReRanker("mini") != Other("mini")
+
+
+class HandsOn(BertCatReRanker):
+    """A subclass that hands on what it gets, and stores an option of its own afterwards."""
+
+    def __init__(self, *args, bonus=0.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.bonus = bonus
+
+
+class Short(BertCatReRanker):
+    """A subclass that asks for less than its base class; its parameter is stored under another name."""
+
+    def __init__(self, length=128):
+        super().__init__("mini", max_length=length)
+
+
+class HandsOnStore(ScoreStore):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+
+
+class HandsOnMean(MeanReRanker):
+    def __init__(self, *args, bonus=0.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.bonus = bonus
+
+
+class HandsOnText(JsonText):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+
+
+class HandsOnRay(RayReRanker):
+    def __init__(self, *args, bonus=0.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.bonus = bonus
+
+
+@pytest.mark.parametrize(
+    ("one", "same", "other", "shown"),
+    [
+        (
+            HandsOn("mini", depth=3, bonus=0.5),
+            HandsOn("mini", depth=3, bonus=0.5),
+            HandsOn("mini", depth=3),
+            "HandsOn('mini', depth=3, bonus=0.5)",
+        ),
+        (Short(), Short(128), Short(length=64), "Short('mini', max_length=128)"),
+        (
+            HandsOnStore("/a/store", timeout_s=1),
+            HandsOnStore("/a/store"),
+            HandsOnStore("/another/store"),
+            f"HandsOnStore({os.path.abspath('/a/store')!r})",
+        ),
+        (
+            HandsOnMean([HandsOn("mini")], bonus=1),
+            HandsOnMean((HandsOn("mini"),), bonus=1),
+            HandsOnMean([HandsOn("mini")]),
+            "HandsOnMean((HandsOn('mini'),), bonus=1)",
+        ),
+        (
+            HandsOnText("raw", "contents"),
+            HandsOnText("raw", field="contents"),
+            HandsOnText("raw", "contents", text_field="body"),
+            "HandsOnText('raw', field='contents')",
+        ),
+        (
+            HandsOnRay(Short(), concurrency=2, bonus=1),
+            HandsOnRay(Short(), concurrency=2, bonus=1),
+            HandsOnRay(Short(), concurrency=2),
+            "HandsOnRay(Short('mini', max_length=128), concurrency=2, bonus=1)",
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_subclass_with_another_constructor_is_identified_copied_and_pickled(one, same, other, shown):
+    assert one == same
+    assert hash(one) == hash(same)
+    assert one != other
+    assert repr(one) == shown
+    for again in (copy.copy(one), pickle.loads(pickle.dumps(one))):
+        assert again == one
+        assert repr(again) == shown
+
+
+def test_a_subclass_re_ranks_as_its_base_class(tiny_checkpoint):
+    frame = pd.DataFrame({"qid": "1", "query": "a dog", "docno": ["d1", "d2"], "text": ["the fox", "a lazy dog"]})
+    options = {"max_length": 20, "device": "cpu", "verbose": False}
+    expected = BertCatReRanker(tiny_checkpoint, **options)(frame)
+    pd.testing.assert_frame_equal(HandsOn(tiny_checkpoint, bonus=2, **options)(frame), expected)
 
 
 def test_a_path_is_the_string_that_can_only_be_a_path(tmp_path):

@@ -111,6 +111,21 @@ def test_a_query_that_one_frame_lacks_counts_as_zero_there():
     assert [bar.get_height() for bar in axes.patches] == [0.0, -1.0]
 
 
+def test_categories_that_do_not_occur_change_nothing():
+    qrels = pd.DataFrame({"qid": ["q1", "q2"], "docno": ["a", "a"], "label": 1})
+    before, after = (results(q1="a b", q2=docnos).astype({"qid": "category", "docno": "category"}) for docnos in "ab")
+    some = after[after["qid"] == "q1"]
+    assert moves(rank_movement(some, some)) == {"a": [1, 1], "b": [2, 2]}
+    axes = effectiveness_per_query(before, some, qrels.astype({"qid": "category"}))
+    assert [bar.get_height() for bar in axes.patches] == [0.0, -1.0]
+
+
+def test_an_unknown_measure_is_refused():
+    qrels = pd.DataFrame({"qid": ["q1"], "docno": ["a"], "label": 1})
+    with pytest.raises(InputError, match="got 'nonsense@10': there is no 'nonsense'"):
+        effectiveness_per_query(results(q1="a"), results(q1="a"), qrels, measure="nonsense@10")
+
+
 def test_queries_without_judgments_are_refused():
     qrels = pd.DataFrame({"qid": [1], "docno": ["a"], "label": 1})
     with pytest.raises(InputError, match="none of the 1 queries has judgments"):

@@ -131,6 +131,15 @@ def test_any_string_type_of_pandas_is_fine(bertcat, dtype):
     assert out["docno"].tolist() == bertcat(results())["docno"].tolist()
 
 
+@pytest.mark.parametrize("options", [{}, {"depth": 1}], ids=str)
+def test_categories_that_do_not_occur_change_nothing(bertcat, options):
+    reranker = BertCatReRanker(bertcat.model, device="cpu", verbose=False, **options)
+    columns = ["qid", "query", "docno", "text"]
+    frame = pd.concat([results(), results(qid="q9", docno="d9")]).astype(dict.fromkeys(columns, "category"))
+    out = reranker(frame[frame["qid"] != "q9"])
+    pd.testing.assert_frame_equal(out.astype(dict.fromkeys(columns, object)), reranker(results()), check_dtype=False)
+
+
 # What it refuses
 
 

@@ -109,10 +109,7 @@ class MeanReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
         return mean.astype(np.float32)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"rerankers": self.rerankers, "_stats": ()}
-
-    def _identity(self) -> dict[str, Any]:
-        return {"rerankers": self.rerankers}
+        return {**self._options(), "_stats": ()}
 
     def subtransformers(self) -> dict[str, pt.Transformer]:
         """None, for ``pt.inspect``: the members are not run one after the other."""

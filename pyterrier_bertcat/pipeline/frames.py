@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from pyterrier_bertcat.data.order import Rows, best_first, values_of
+from pyterrier_bertcat.data.order import Rows, best_first, ranks, values_of
 from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.pairs.strings import lone_surrogate
 
@@ -117,7 +117,7 @@ def ranked(
 
     Returns:
         A new frame: the columns of ``inp`` without ``score``, ``rank`` and those in ``extra``, then these, then
-        ``score`` (float32) and ``rank`` (int64, by ``pt.model.add_ranks``: the best is 0). Queries stand in order of
+        ``score`` (float32) and ``rank`` (int64, the best is 0, as in all of PyTerrier). Queries stand in order of
         first appearance, each one's rows best first, ties as `best_first` breaks them, on a fresh index 0..n-1. For no
         rows: the same columns and types.
 
@@ -127,12 +127,15 @@ def ranked(
     if scores.shape != (len(inp),):
         raise ValueError(f"expected one score for each of {len(inp)} rows, got scores of shape {scores.shape}")
     extra = extra or {}
-    order = best_first(pd.factorize(inp["qid"])[0], values_of(inp["docno"]), scores)
-    out = inp.drop(columns=[*OUTPUT_COLUMNS, *extra], errors="ignore").iloc[order].reset_index(drop=True)
+    queries, _ = pd.factorize(inp["qid"])
+    order = best_first(queries, values_of(inp["docno"]), scores)
+    out: pd.DataFrame = inp.drop(columns=[*OUTPUT_COLUMNS, *extra], errors="ignore").iloc[order].reset_index(drop=True)
     for name, values in extra.items():
         out[name] = pd.Series(values[order], dtype=str if values.dtype == object else None)  # no rows: no type to see
     out["score"] = scores[order].astype(np.float32, copy=False)
-    return pt.model.add_ranks(out)  # type: ignore[no-any-return]
+    # pt.model.add_ranks would give the same, with a warning of pandas 2 where the qids are categories.
+    out["rank"] = ranks(queries[order]) + pt.model.FIRST_RANK
+    return out
 
 
 def _not_strings(values: np.ndarray[Any, Any]) -> Rows:

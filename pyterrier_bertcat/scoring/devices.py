@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 import warnings
@@ -11,6 +12,12 @@ import torch
 
 from pyterrier_bertcat.errors import BertCatError, InputError
 
+NO_HALF = "PYTERRIER_BERTCAT_NO_HALF"
+"""Set to anything but an empty string, this environment variable makes every CPU one without half precision.
+
+It is for tests: together with the variables that hold torch and OpenVINO to older instructions, a new CPU stands in for
+an old one, in worker processes too.
+"""
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _HALF_PRECISION = (torch.float16, torch.bfloat16)
 _OUT_OF_MEMORY: type[Exception] = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)  # named so from 2.5
@@ -152,6 +159,8 @@ def is_fast(dtype: torch.dtype, device: torch.device) -> bool:
     if device.type == "cuda":
         # Tensor cores: float16 from Volta (7.0), bfloat16 from Ampere (8.0) on. AMD reports its own, higher numbers.
         return torch.cuda.get_device_capability(device) >= ((8, 0) if dtype == torch.bfloat16 else (7, 0))
+    if device.type == "cpu" and os.environ.get(NO_HALF):
+        return False
     if device.type != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
         return True
     names = (

@@ -68,7 +68,7 @@ def judged_candidates(
     relevant = qrels.loc[qrels["label"] > 0, ["qid", "docno"]].astype(str)
     keys = pd.MultiIndex.from_frame(frame[["qid", "docno"]].astype(str))
     labels = keys.isin(pd.MultiIndex.from_frame(relevant)).astype(np.int64)
-    rows_by_query = [np.sort(rows) for rows in frame.groupby("qid", sort=False).indices.values()]
+    rows_by_query = [np.sort(rows) for rows in frame.groupby("qid", sort=False, observed=True).indices.values()]
     usable = [
         rows
         for rows in rows_by_query

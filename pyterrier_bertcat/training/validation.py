@@ -9,7 +9,8 @@ import ir_measures
 import pandas as pd
 import pyterrier as pt
 
-from pyterrier_bertcat.errors import InputError, TrainingDataError
+from pyterrier_bertcat.data.measures import measure_of
+from pyterrier_bertcat.errors import TrainingDataError
 from pyterrier_bertcat.model.bert_cat import CrossEncoder
 from pyterrier_bertcat.model.checkpoint import Checkpoint
 from pyterrier_bertcat.scoring.options import ScoringOptions
@@ -30,7 +31,7 @@ class Validation:
         scoring: How pairs are cut, and documents scored by their passages.
 
     Raises:
-        InputError: for a measure that there is not.
+        InputError: for a measure that ir_measures doesn't have.
         TrainingDataError: where the qrels judge none of the queries, or a text is missing.
     """
 
@@ -42,10 +43,7 @@ class Validation:
     scoring: ScoringOptions
 
     def __post_init__(self) -> None:
-        try:
-            object.__setattr__(self, "measure", _parsed(self.measure))
-        except (NameError, ValueError, SyntaxError) as error:
-            raise InputError(f"measure={self.measure!r} is not one of ir_measures': {error}") from error
+        object.__setattr__(self, "measure", measure_of(self.measure))
         pt.validate.result_frame(self.frame, extra_columns=["query", self.text_field])
         pt.validate.columns(self.qrels, includes=["qid", "docno", "label"])
         refuse_missing(self.frame, ["query", self.text_field])
@@ -98,7 +96,3 @@ def _distinct(frame: pd.DataFrame) -> pd.DataFrame:
     named = frame.assign(qid=frame["qid"].astype(str), docno=frame["docno"].astype(str))
     distinct: pd.DataFrame = named.drop_duplicates(["qid", "docno"], ignore_index=True)
     return distinct
-
-
-def _parsed(measure: Any) -> Any:
-    return ir_measures.parse_measure(measure) if isinstance(measure, str) else measure

@@ -131,6 +131,7 @@ def test_the_checkpoint_is_unchanged(tokenizer, method):
     assert checkpoint.tokenizer.backend_tokenizer.to_str() == settings
 
 
+@pytest.mark.precision
 def test_gradients_are_float32_whatever_the_model_is(tokenizer):
     half = Checkpoint(model=tiny_model().to(torch.bfloat16), tokenizer=tokenizer)
     explanation = explainer(half, method="gradients").explain(QUERY, OTHER)

@@ -86,6 +86,7 @@ def test_token_types_reach_only_encoders_that_have_them(tokenizer):
         assert (bert(**untyped, token_type_ids=types) - bert(**untyped)).abs().max() > 1e-4
 
 
+@pytest.mark.precision
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_the_last_layer_stays_in_float32_when_the_encoder_is_cast(dtype, tokenizer):
     model = tiny_model()
@@ -101,6 +102,7 @@ def test_the_last_layer_stays_in_float32_when_the_encoder_is_cast(dtype, tokeniz
     torch.testing.assert_close(half, full, rtol=0.1, atol=0.1)
 
 
+@pytest.mark.precision
 def test_the_last_layer_stays_in_float32_under_autocast(tokenizer):
     model = tiny_model()
     batch = batch_for(model, tokenizer)

@@ -70,6 +70,7 @@ def test_scores_equal_hugging_faces_logits(kind):
     torch.testing.assert_close(scores, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.precision
 @pytest.mark.parametrize("kind", [*WORDPIECE_KINDS, "roberta"])
 def test_the_layers_after_the_encoder_stay_in_float32(kind):
     model = wrapped(reference_model(kind))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ import pandas as pd
 import psutil
 import pyterrier as pt
 import pytest
+from helpers.waiting import wait_until
 
 from pyterrier_bertcat.errors import InputError, MissingExtraError
 from pyterrier_bertcat.ray import RayReRanker, read_ranked, rerank
@@ -23,11 +22,9 @@ from pyterrier_bertcat.ray import transformer as transformer_module
 from pyterrier_bertcat.reranker import BertCatReRanker
 from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
-pytestmark = pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\.")  # of its own settings, among themselves
 
-ROWS, SHARD_ROWS = 960, 24
+ROWS, SHARD_ROWS = 480, 12
 SHARDS = ROWS // SHARD_ROWS
 
 
@@ -47,7 +44,7 @@ def checkpoint_folder(tiny_checkpoint, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def frame() -> pd.DataFrame:
-    words = np.random.default_rng(0).choice(["quick", "brown", "fox", "over", "lazy", "dog"], size=(ROWS, 250))
+    words = np.random.default_rng(0).choice(["quick", "brown", "fox", "over", "lazy", "dog"], size=(ROWS, 120))
     numbers = range(ROWS)
     return pd.DataFrame(
         {
@@ -63,8 +60,8 @@ def frame() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def pairs(frame, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("pairs")
-    frame.iloc[:500].to_parquet(folder / "a.parquet", row_group_size=300)
-    frame.iloc[500:].to_parquet(folder / "b.parquet")
+    frame.iloc[:252].to_parquet(folder / "a.parquet", row_group_size=156)
+    frame.iloc[252:].to_parquet(folder / "b.parquet")
     return folder
 
 
@@ -79,19 +76,16 @@ def parts(output: Path) -> list[Path]:
 
 def when_parts_exist(count: int, output: Path) -> int:
     """Waits until a job has written some parts; how many there are."""
-    for _ in range(12_000):
-        if len(parts(output)) >= count:
-            return len(parts(output))
-        time.sleep(0.01)
-    raise TimeoutError(f"{output} has {len(parts(output))} parts after two minutes, expected {count}")
+    assert count <= SHARDS, "the job has gone too far"
+    return wait_until(lambda: len(parts(output)) >= count and len(parts(output)), f"part {count} in {output}")
 
 
 def actor_processes(kind: str = "MapWorker") -> list[psutil.Process]:
     """The running processes of a job's, or a transformer's, actors on this test's cluster."""
     found = []
     for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):  # it has just ended
-            if process.cmdline()[0].startswith(f"ray::{kind}"):
+        with contextlib.suppress(psutil.Error):  # it has just ended; then its command line can also be empty
+            if any(word.startswith(f"ray::{kind}") for word in process.cmdline()[:1]):
                 found.append(process)
     return found
 
@@ -106,18 +100,20 @@ def assert_every_row_once(output: Path, frame: pd.DataFrame, expected: np.ndarra
 
 @pytest.fixture(scope="module")
 def finished(cluster, pairs, checkpoint_folder, tmp_path_factory) -> tuple[Path, dict]:
-    """The output of a job of which each actor was killed once, and the job's options."""
+    """The output of a job of which two actors were killed, one after the other, and the job's options."""
     output = tmp_path_factory.mktemp("job") / "scores"
     options = {"model": checkpoint_folder, "shard_rows": SHARD_ROWS, "keep": ["bm25"], "verbose": False}
-    parts_before = []
+    parts_before, killed = [], set()
 
-    def kill_one_and_then_the_other() -> None:
+    def kill_one_and_then_another() -> None:
         when_parts_exist(3, output)
-        for victim in actor_processes():
+        while len(parts_before) < 2:
+            victim = wait_until(lambda: set(actor_processes()) - killed, "actor").pop()
             parts_before.append(when_parts_exist(len(parts(output)) + 2, output))
             victim.kill()
+            killed.add(victim)
 
-    killer = threading.Thread(target=kill_one_and_then_the_other, daemon=True)
+    killer = threading.Thread(target=kill_one_and_then_another, daemon=True)
     killer.start()
     job = rerank(pairs, output, **options)
     killer.join()
@@ -157,6 +153,7 @@ def test_a_killed_driver_leaves_only_whole_parts_and_the_next_call_does_the_rest
     cluster, finished, pairs, tmp_path, frame, expected
 ):
     output, (uninterrupted, options) = tmp_path / "scores", finished
+    options = {**options, "concurrency": 1}
     code = f"""
 import ray
 from pathlib import PosixPath
@@ -171,8 +168,7 @@ rerank({str(pairs)!r}, {str(output)!r}, **{options!r})
     finally:
         driver.kill()
         driver.communicate()
-    while actor_processes():
-        time.sleep(0.05)
+    wait_until(lambda: not actor_processes(), "end of the driver's actors")
     left = {part: part.stat().st_mtime_ns for part in parts(output)}
     assert 3 <= len(left) < SHARDS
     with pytest.raises(InputError, match="not finished"):
@@ -229,7 +225,7 @@ def test_actors_that_find_no_room_are_an_error_and_not_a_wait_for_ever(cluster, 
     monkeypatch.setattr(transformer_module, "_START_TIMEOUT_S", 0.1)
     reranker = BertCatReRanker(tiny_checkpoint, device="cpu")
     with pytest.raises(InputError, match="0 of 3 actors started within"):
-        RayReRanker(reranker, concurrency=3)(frame)
+        RayReRanker(reranker, concurrency=3, num_cpus=4)(frame)
     with pytest.raises(InputError, match="lower them"):
         RayReRanker(reranker, num_cpus=3)(frame)
 

@@ -1,10 +1,11 @@
 """One re-ranker used by many at once: threads, forked and spawned processes, people who interrupt."""
 
+import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import tiny_model
+from helpers.waiting import HANGS_S
 
 from pyterrier_bertcat import BertCatReRanker, Passages, ScoreStore
 from pyterrier_bertcat.model.checkpoint import Checkpoint, save_checkpoint
@@ -91,53 +94,62 @@ def test_threads_get_the_error_of_their_own_frame(folder, expected):
             np.testing.assert_allclose(one, expected[seed], atol=ATOL)
 
 
-PROCESSES = textwrap.dedent("""
-    import multiprocessing, sys
-    sys.path[:0] = {here!r}
-    from test_concurrency import frame, made, scores
-    import torch
-
+def forked_or_spawned(start, folder, store):
+    """Scores in three new processes and in this one, without a store and with one; prints what they gave as JSON."""
     torch.set_num_threads(2)
-    START, FOLDER, STORE = sys.argv[1:]
-    reranker = made(FOLDER, **({{"store": STORE}} if STORE else {{}}))
+    rerankers = [made(folder), made(folder, store=store)]
+    own = scores_of_each(rerankers, 0)  # loaded, its threads started
+    context = multiprocessing.get_context(start)
+    pipes = [context.Pipe() for _ in range(3)]
+    children = [
+        context.Process(target=give, args=(rerankers, seed, connection)) for seed, (_, connection) in enumerate(pipes)
+    ]
+    for child in children:
+        child.start()
+    while not all(pipe.poll(0.1) or not child.is_alive() for (pipe, _), child in zip(pipes, children, strict=True)):
+        pass
+    found = [pipe.recv() if pipe.poll() else "nothing" for pipe, _ in pipes]
+    for child in children:
+        child.join()
+    sys.stdout.write(json.dumps([[*found, own], [child.exitcode for child in children]]))
 
-    def work(seed):
-        return scores(reranker(frame(seed))).tolist()
 
-    def give(seed, connection, reranker):
-        connection.send(scores(reranker(frame(seed))).tolist())
+def give(rerankers, seed, connection):
+    connection.send(scores_of_each(rerankers, seed))
 
-    if __name__ == "__main__":
-        own = work(0)  # loaded, its threads started
-        context = multiprocessing.get_context(START)
-        pipes = [context.Pipe() for _ in range(3)]
-        children = [context.Process(target=give, args=(seed, pipes[seed][1], reranker)) for seed in range(3)]
-        for child in children:
-            child.start()
-        found = [pipe.recv() if pipe.poll(60) else "nothing" for pipe, _ in pipes]
-        for child in children:
-            child.join(10)
-        print(repr((found, own, [child.exitcode for child in children])))
-""")
+
+def scores_of_each(rerankers, seed):
+    return [scores(reranker(frame(seed))).tolist() for reranker in rerankers]
+
+
+def run(function, *arguments):
+    """Calls a function of this file in a process of its own; gives the last line that it printed."""
+    code = f"import sys; sys.path[:0] = {HERE!r}; import test_concurrency as test; "
+    code += f"test.{function}(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANGS_S)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return json.loads(ended.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-@pytest.mark.parametrize("stored", [False, True])
-def test_a_process_may_be_forked_or_spawned_from_one_that_has_scored(start, stored, folder, expected, tmp_path):
+def test_a_process_may_be_forked_or_spawned_from_one_that_has_scored(start, folder, expected, tmp_path):
     if start == "fork" and not hasattr(os, "fork"):
         pytest.skip("this system has no fork")
-    script = tmp_path / "script.py"
-    script.write_text(PROCESSES.format(here=HERE))
-    command = [sys.executable, str(script), start, str(folder), str(tmp_path / "store") if stored else ""]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    found, own, exit_codes = eval(ended.stdout.splitlines()[-1])
-    assert exit_codes == [0, 0, 0], ended.stderr[-3000:]
-    for seed, some in enumerate([*found, own]):
-        np.testing.assert_allclose(some, expected[seed % 3], atol=ATOL)
+    found, exit_codes = run("forked_or_spawned", start, folder, tmp_path / "store")
+    assert exit_codes == [0, 0, 0]
+    for seed, (plain, stored) in enumerate(found):
+        np.testing.assert_allclose(plain, expected[seed % 3], atol=ATOL)
+        np.testing.assert_allclose(stored, expected[seed % 3], atol=ATOL)
 
 
-def interrupt_often(folder, store, devices):
+def interrupt_often(folder, *stores_and_devices):
+    """For each pair of a store and devices, counts how often `interrupts` has interrupted."""
+    pairs = zip(stores_and_devices[::2], stores_and_devices[1::2], strict=True)
+    sys.stdout.write(json.dumps([interrupts(folder, store, devices) for store, devices in pairs]))
+
+
+def interrupts(folder, store, devices):
     """Interrupts a re-ranker at a dozen random moments; after each, it has to score right."""
     options = {name: value for name, value in {"store": store, "devices": devices.split()}.items() if value}
     large, small = frame(100, rows=400), frame(0)
@@ -162,15 +174,9 @@ def interrupt_often(folder, store, devices):
         timer.join()
         np.testing.assert_allclose(scores(reranker(small)), right["small"], atol=ATOL)
     np.testing.assert_allclose(scores(reranker(large)), right["large"], atol=ATOL)
-    sys.stdout.write(f"{interrupted}\n")
+    return interrupted
 
 
-@pytest.mark.parametrize(("store", "devices"), [("", ""), ("store", ""), ("", "cpu cpu")])
-def test_interrupted_at_any_moment_it_scores_right_the_next_time(store, devices, folder, tmp_path):
+def test_interrupted_at_any_moment_it_scores_right_the_next_time(folder, tmp_path):
     # In a process of its own: hooks of pytest and hypothesis take an interrupt in them for an error.
-    code = f"import sys; sys.path[:0] = {HERE!r}; import test_concurrency as test; "
-    code += "test.interrupt_often(*sys.argv[1:])"
-    command = [sys.executable, "-c", code, str(folder), str(tmp_path / store) if store else "", devices]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    assert int(ended.stdout.split()[-1]) > 0
+    assert min(run("interrupt_often", folder, "", "", tmp_path / "store", "", "", "cpu cpu")) > 0

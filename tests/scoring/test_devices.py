@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.scoring.devices import choose_device, choose_dtype, default_batch_tokens, is_out_of_memory
+from pyterrier_bertcat.scoring.devices import (
+    NO_HALF,
+    choose_device,
+    choose_dtype,
+    default_batch_tokens,
+    is_out_of_memory,
+)
+
+pytestmark = pytest.mark.precision
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -86,6 +94,7 @@ def test_other_precisions_are_refused(dtype):
     ("dtype", "instructions"), [("float16", "_is_amx_fp16_supported"), ("bfloat16", "_is_avx512_bf16_supported")]
 )
 def test_a_precision_without_instructions_on_the_cpu_warns_and_float32_stays(monkeypatch, dtype, instructions):
+    monkeypatch.delenv(NO_HALF, raising=False)
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     for name in ("_is_amx_fp16_supported", "_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
@@ -93,6 +102,18 @@ def test_a_precision_without_instructions_on_the_cpu_warns_and_float32_stays(mon
         assert choose_dtype(dtype, CPU) == torch.float32
     monkeypatch.setattr(torch.cpu, instructions, lambda: True)
     assert choose_dtype(dtype, CPU) == getattr(torch, dtype)  # a warning would be an error here
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_variable_of_the_environment_takes_half_precision_from_every_cpu(monkeypatch, dtype):
+    monkeypatch.setattr(platform, "machine", lambda: "a machine of unknown speed")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    monkeypatch.setenv(NO_HALF, "1")
+    with pytest.warns(RuntimeWarning, match=f"^{dtype} is slow on this cpu.*: staying in float32"):
+        assert choose_dtype(dtype, CPU) == torch.float32
+    assert choose_dtype(dtype, CUDA) == getattr(torch, dtype)
+    monkeypatch.setenv(NO_HALF, "")
+    assert choose_dtype(dtype, CPU) == getattr(torch, dtype)
 
 
 @pytest.mark.parametrize(("dtype", "capability"), [("float16", (7, 0)), ("bfloat16", (8, 0))])

@@ -247,11 +247,11 @@ def test_threads_that_run_out_of_memory_together_halve_no_further_than_one_alone
         np.testing.assert_array_equal(scores, expected)
 
 
+@pytest.mark.precision
+@pytest.mark.usefixtures("half_precision")
 def test_two_scorers_of_one_checkpoint_do_not_disturb_each_other(tiny_checkpoint, scorer):
     expected = scorer.score(QUERIES, TEXTS)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # where the machine has no bfloat16
-        half = PairScorer(tiny_checkpoint, device="cpu", dtype="bfloat16", verbose=False).score(QUERIES, TEXTS)
+    half = PairScorer(tiny_checkpoint, device="cpu", dtype="bfloat16", verbose=False).score(QUERIES, TEXTS)
     assert 0 < np.abs(half - expected).max() < 0.5
     np.testing.assert_array_equal(scorer.score(QUERIES, TEXTS), expected)
     assert {weight.dtype for weight in tiny_checkpoint.model.parameters()} == {torch.float32}

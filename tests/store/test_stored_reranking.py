@@ -20,6 +20,7 @@ from pyterrier_bertcat.model import files_signature as checkpoint_files
 from pyterrier_bertcat.model.checkpoint import Checkpoint, save_checkpoint
 from pyterrier_bertcat.pairs.passages import Passages
 from pyterrier_bertcat.reranker import BertCatReRanker
+from pyterrier_bertcat.scoring.devices import NO_HALF
 from pyterrier_bertcat.store.score_store import ScoreStore
 
 TEXTS = ["the quick brown fox", "a dog", "", "over the lazy dog " * 9, "jump", "a dog"]
@@ -75,16 +76,27 @@ def test_scores_are_the_same_and_the_second_time_nothing_is_loaded(folder, tmp_p
     ],
     ids=str,
 )
+@pytest.mark.precision
+@pytest.mark.usefixtures("half_precision")
 def test_other_settings_share_no_score(folder, tmp_path, options):
     store = ScoreStore(tmp_path / "store")
     made(folder, store)(frame())
     other = made(folder, store, **options)
-    if "dtype" in options and other.scorer._backend.dtype_name == "float32":
-        pytest.skip("this CPU has no bfloat16, so both are the same")
     expected = BertCatReRanker(folder, device="cpu", verbose=False, **options)(frame())
     assert_frame_equal(other(frame()), expected)
     assert other.stats.from_store == 0
     assert len(store) == 10
+
+
+@pytest.mark.precision
+def test_a_cpu_that_stays_in_float32_shares_its_scores(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv(NO_HALF, "1")
+    store = ScoreStore(tmp_path / "store")
+    expected = made(folder, store)(frame())
+    other = made(folder, store, dtype="bfloat16")
+    with pytest.warns(RuntimeWarning, match="bfloat16 is slow on this cpu"):
+        assert_frame_equal(other(frame()), expected)
+    assert other.stats.from_store == 6
 
 
 def test_batches_and_spelled_out_defaults_share_scores(folder, tmp_path):

@@ -102,6 +102,7 @@ def test_every_kind_of_encoder_trains(tokenizer, kind):
     assert fit(start, replace(QUICK, steps=2), *TRAIN).fingerprint != start.fingerprint
 
 
+@pytest.mark.precision
 def test_bfloat16_trains_a_float32_model_that_scores_as_the_saved_one(start, tmp_path):
     trained = fit(start, replace(QUICK, steps=2, precision="bfloat16"), *TRAIN)
     assert {tensor.dtype for tensor in trained.model.state_dict().values() if tensor.is_floating_point()} == {

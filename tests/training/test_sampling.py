@@ -65,6 +65,15 @@ def test_every_query_comes_once_before_any_comes_again():
     assert sorted(qids[:3]) == sorted(qids[3:]) == ["q0", "q1", "q2"]
 
 
+def test_categories_that_do_not_occur_change_nothing():
+    frame = results(4).astype({"qid": "category", "docno": "category", "query": "category"})
+    some = frame[frame["qid"] != "q3"]
+    expected = candidates_of(results(), QRELS)
+    found = candidates_of(some, QRELS.astype("category").astype({"label": int}))
+    assert [rows.tolist() for rows in found.queries] == [rows.tolist() for rows in expected.queries]
+    np.testing.assert_array_equal(found.labels, expected.labels)
+
+
 def test_another_seed_draws_other_groups():
     candidates = candidates_of(results(queries=8), qrels([(f"q{i}", f"d{i}-1") for i in range(8)]))
     one, other = (draw_groups(candidates, TrainingOptions(steps=4, negatives=2, seed=seed)) for seed in (1, 2))

@@ -37,6 +37,12 @@ def test_a_transformer_teaches_with_its_scores_in_the_frames_order():
     assert teacher_scores([TEXT_LENGTH], FRAME[::-1].reset_index(drop=True)).tolist() == [9.0, 5.0, 3.0]
 
 
+def test_categories_that_do_not_occur_change_nothing():
+    frame, first_stage = FRAME.astype({"qid": "category", "docno": "category"}), pt.Transformer.identity()
+    assert teacher_scores([first_stage], frame[:2]).tolist() == [9.0, 8.0]
+    assert teacher_scores([first_stage], frame[frame["qid"] != "1"].reset_index(drop=True)).tolist() == [7.0]
+
+
 def test_the_first_stage_teaches_with_the_score_that_the_frame_has():
     assert teacher_scores([pt.Transformer.identity()], FRAME).tolist() == [9.0, 8.0, 7.0]
 

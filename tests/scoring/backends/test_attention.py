@@ -17,6 +17,8 @@ from pyterrier_bertcat.scoring.backends.attention import (
     variable_length_works,
 )
 
+pytestmark = pytest.mark.precision
+
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 HEADS, SIZE = 4, 8
 some_lengths = st.lists(st.integers(1, 20), min_size=1, max_size=10)

@@ -15,6 +15,8 @@ from pyterrier_bertcat.scoring.backends.attention import Attention, EqualLengthA
 from pyterrier_bertcat.scoring.backends.first_token import FirstTokenPath, Tokens, has_first_token_path
 from pyterrier_bertcat.scoring.backends.fused_linear import FusedLinear, fastest_linear
 
+pytestmark = pytest.mark.precision
+
 CPU = torch.device("cpu")
 FASTEST = fastest_linear(CPU, torch.float32)
 KINDS = ["distilbert", "bert", "electra"]

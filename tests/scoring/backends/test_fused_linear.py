@@ -6,6 +6,8 @@ import torch
 from pyterrier_bertcat.scoring.backends import fused_linear
 from pyterrier_bertcat.scoring.backends.fused_linear import FusedLinear, OneDnnLinear, fastest_linear
 
+pytestmark = pytest.mark.precision
+
 CPU, GELU = torch.device("cpu"), torch.nn.functional.gelu
 
 

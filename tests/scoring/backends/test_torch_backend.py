@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import platform
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +16,8 @@ from pyterrier_bertcat.pairs.batches import PairBatch
 from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer
 from pyterrier_bertcat.pairs.truncation import Truncation
 from pyterrier_bertcat.scoring.backends.torch import TorchBackend
+
+pytestmark = pytest.mark.precision
 
 QUERIES = ["what is it", "a question about foxes and dogs", "", "short", "what is it"]
 TEXTS = ["a text", "the quick brown fox jumps over the lazy dog", "no question here", "", "another text"]
@@ -55,8 +56,8 @@ def test_token_types_reach_the_encoders_that_have_them(batch):
     np.testing.assert_array_equal(distilbert.start(batch)(), distilbert.start(without)())
 
 
-def test_half_precision_leaves_the_callers_model_as_it_was(tokenizer, batch, monkeypatch):
-    monkeypatch.setattr(platform, "machine", lambda: "a machine of unknown speed")  # so that there is no warning
+@pytest.mark.usefixtures("half_precision")
+def test_half_precision_leaves_the_callers_model_as_it_was(batch):
     model = tiny_model()
     before = copy.deepcopy(model.state_dict())
     single = TorchBackend(model, device="cpu").start(batch)()
@@ -69,8 +70,8 @@ def test_half_precision_leaves_the_callers_model_as_it_was(tokenizer, batch, mon
     np.testing.assert_array_equal(TorchBackend(model, device="cpu").start(batch)(), single)
 
 
-def test_the_last_layer_is_not_rounded_to_half_precision(batch, monkeypatch):
-    monkeypatch.setattr(platform, "machine", lambda: "a machine of unknown speed")
+@pytest.mark.usefixtures("half_precision")
+def test_the_last_layer_is_not_rounded_to_half_precision(batch):
     scores = torch.from_numpy(TorchBackend(tiny_model(), device="cpu", dtype="bfloat16").start(batch)())
     assert (scores.bfloat16().float() != scores).any()
 
