@@ -11,8 +11,8 @@ import torch
 from transformers import AutoConfig, PretrainedConfig
 
 from pyterrier_bertcat.errors import CheckpointError
-from pyterrier_bertcat.model.classifier import SequenceClassificationModel
 from pyterrier_bertcat.model.config import BertCatConfig
+from pyterrier_bertcat.model.families import classifier_types
 
 CONFIG_FILE = "config.json"
 
@@ -38,10 +38,10 @@ def read_config(folder: Path) -> PretrainedConfig:
     facts = _read_facts(path)
     model_type = facts.get("model_type")
     is_bert_cat = model_type == BertCatConfig.model_type
-    if not is_bert_cat and model_type not in SequenceClassificationModel.model_types():
+    if not is_bert_cat and model_type not in classifier_types():
         raise CheckpointError(
             f"{path}: expected model_type {BertCatConfig.model_type!r}, or a one-logit sequence classifier of type "
-            f"{', '.join(SequenceClassificationModel.model_types())}; got {model_type!r}"
+            f"{', '.join(classifier_types())}; got {model_type!r}"
         )
     known = {key: value for key, value in facts.items() if key not in ("model_type", "auto_map")}
     try:

@@ -120,7 +120,7 @@ def test_half_precision_files_are_half_the_size_and_load_as_float32(checkpoint, 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_authors_class_takes_the_saved_weights(kind, tokenizer, tmp_path):
-    from test_modeling import authors_model
+    from test_bert_cat import authors_model
 
     checkpoint = Checkpoint(model=tiny_model(kind), tokenizer=tokenizer)
     folder = save_checkpoint(checkpoint, tmp_path / "saved")
@@ -135,7 +135,7 @@ def test_the_authors_class_takes_the_saved_weights(kind, tokenizer, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_of_the_authors_class_load_here(kind, tokenizer, tmp_path):
-    from test_modeling import authors_model
+    from test_bert_cat import authors_model
 
     theirs = authors_model(kind)
     folder = save_checkpoint(Checkpoint(model=tiny_model(kind), tokenizer=tokenizer), tmp_path / "saved")
@@ -147,7 +147,7 @@ def test_weights_of_the_authors_class_load_here(kind, tokenizer, tmp_path):
 
 @pytest.mark.skipif(int(transformers.__version__.split(".")[0]) >= 5, reason="their class loads on transformers 4 only")
 def test_the_authors_from_pretrained_reads_a_saved_folder(checkpoint, tmp_path):
-    from test_modeling import AuthorsConfig
+    from test_bert_cat import AuthorsConfig
 
     class WholeAuthorsModel(transformers.PreTrainedModel):
         config_class = AuthorsConfig
