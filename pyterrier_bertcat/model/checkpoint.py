@@ -1,4 +1,4 @@
-"""Checkpoints: a name or folder to model, tokenizer and fingerprint, and back to a folder or the hub."""
+"""Checkpoints: loads a network with its tokenizer by name, and saves both to a folder or the hub."""
 
 from __future__ import annotations
 
@@ -64,11 +64,12 @@ def load_checkpoint(name: str | Path, *, revision: str | None = None) -> Checkpo
         revision: Branch, tag or commit of a hub name.
 
     Returns:
-        The checkpoint: float32, on the CPU, in evaluation mode. No code or pickled object of it is run.
+        The checkpoint in float32, on the CPU, in evaluation mode. Loading never runs code from its files.
 
     Raises:
-        InputError: ``revision`` with something that is not on the hub.
-        CheckpointError: Nothing there, or it is damaged or foreign; the message names the file, key or shape.
+        InputError: ``revision`` was given for a checkpoint that is not on the hub.
+        CheckpointError: It does not exist, is damaged, or is another kind of model; the message names the file, key or
+            shape.
 
     Example:
         >>> from pyterrier_bertcat import load_checkpoint
@@ -93,13 +94,14 @@ def load_checkpoint(name: str | Path, *, revision: str | None = None) -> Checkpo
 def save_checkpoint(checkpoint: Checkpoint, folder: str | Path, *, dtype: torch.dtype | None = None) -> Path:
     """Write a checkpoint that needs no other file: config, weights as safetensors, tokenizer.
 
-    Everything is written beside the folder first. A new folder then appears complete or not at all. In one that
-    exists, ``config.json`` goes first and comes back last: an interrupted save leaves none, and loading says so.
+    Everything is written beside the folder first. A new folder then appears complete or not at all. In an existing
+    folder, ``config.json`` is removed first and written last, so after an interrupted save loading finds none and says
+    so.
 
     Args:
-        checkpoint: What to write.
-        folder: Where to. Other files that are already there stay.
-        dtype: Of the stored weights, such as ``torch.float16`` for half the size; None: float32.
+        checkpoint: The checkpoint to write.
+        folder: The folder to write to. Other files in it stay.
+        dtype: The type of the saved weights, such as ``torch.float16`` for half the size. None means float32.
 
     Returns:
         The folder.
@@ -140,12 +142,12 @@ def push_checkpoint(
     """Upload a checkpoint to the Hugging Face hub.
 
     Args:
-        checkpoint: What to upload, in the form that `save_checkpoint` writes.
-        repo_id: The repository, ``owner/model``; made if it does not exist.
-        private: Whether a new repository is private; None: as the owner's settings say.
-        token: Access token; None: the one that this machine is logged in with.
-        revision: The branch to write to, made if it does not exist; None: the main branch.
-        commit_message: None: one that names this package.
+        checkpoint: The checkpoint to upload; the files are those that `save_checkpoint` writes.
+        repo_id: The repository, ``owner/model``. It is created if it does not exist.
+        private: Whether a new repository is private. None leaves it to the owner's settings.
+        token: Access token. None uses the login of this machine.
+        revision: The branch to write to, created if it does not exist. None means the main branch.
+        commit_message: None means a message that names this package.
 
     Returns:
         The commit's address.
@@ -161,9 +163,11 @@ def push_checkpoint(
 
 
 def _find(name: str | Path, revision: str | None) -> tuple[Path, str]:
-    """Give the folder that a name means, and how to call it."""
+    """Find the folder that a name stands for, and the source to report."""
     if revision is not None and (isinstance(name, Path) or name == PACKAGED or Path(name).is_dir()):
-        raise InputError(f"revision={revision!r} goes with a name on the hub, not with {str(name)!r}")
+        raise InputError(
+            f"revision={revision!r} needs a name on the hub, got {str(name)!r}; leave revision out for this one"
+        )
     if name == PACKAGED:
         folder = packaged_folder()
         if not (folder / CONFIG_FILE).is_file():

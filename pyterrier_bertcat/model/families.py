@@ -59,7 +59,7 @@ class Family:
         head: Its sequence classifier, or None if its classifiers can't be loaded.
         layers: The parts that scoring needs to compute the last layer for the first token only, or None to run the
             whole encoder.
-        encoder: The class that has these parts.
+        encoder: The class of transformers that has these parts.
         has_pooler: Whether the encoder has a pooling layer that ``add_pooling_layer=False`` leaves out.
         has_token_types: Whether the encoder takes ``token_type_ids``, if its configuration has more than one type.
         counts_from_padding: Whether positions are counted from the padding id plus one, so that a pair may have that
@@ -70,7 +70,7 @@ class Family:
 
     head: Head | None = None
     layers: LayerParts | None = None
-    encoder: str | None = None
+    encoder: str = ""
     has_pooler: bool = False
     has_token_types: bool = True
     counts_from_padding: bool = False

@@ -19,23 +19,23 @@ from pyterrier_bertcat.model.bert_cat import CrossEncoder
 # Facts of a configuration that can't move a score of an encoder in evaluation mode.
 _TRAINING = {
     "finetuning_task", "gradient_checkpointing", "id2label", "initializer_cutoff_factor", "initializer_factor",
-    "initializer_range", "label2id", "num_labels", "problem_type", "tie_weights_",
-    "tie_word_embeddings", "trainable",
+    "initializer_range", "label2id", "num_labels", "problem_type", "tie_weights_", "tie_word_embeddings", "trainable",
 }  # fmt: skip
 _FILES = {
-    "architectures", "auto_map", "bert_model", "known_scores", "name_or_path", "prefix", "sbert_ce_default_activation_function",
-    "sentence_transformers", "task_specific_params", "tokenizer_class", "transformers_version",
+    "architectures", "auto_map", "bert_model", "known_scores", "name_or_path", "prefix",
+    "sbert_ce_default_activation_function", "sentence_transformers", "task_specific_params", "tokenizer_class",
+    "transformers_version",
 }  # fmt: skip
 _EXECUTION = {
-    "attn_implementation", "chunk_size_feed_forward", "dtype", "output_attentions", "output_hidden_states", "return_dict",
-    "tf_legacy_loss", "torch_dtype", "torchscript", "use_bfloat16", "use_cache", "use_return_dict",
+    "attn_implementation", "chunk_size_feed_forward", "dtype", "output_attentions", "output_hidden_states",
+    "return_dict", "tf_legacy_loss", "torch_dtype", "torchscript", "use_bfloat16", "use_cache", "use_return_dict",
 }  # fmt: skip
 _GENERATION = {
-    "bad_words_ids", "begin_suppress_tokens", "decoder_start_token_id", "diversity_penalty", "do_sample", "early_stopping",
-    "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "forced_bos_token_id", "forced_eos_token_id",
-    "length_penalty", "max_length", "min_length", "no_repeat_ngram_size", "num_beam_groups", "num_beams",
-    "num_return_sequences", "output_scores", "remove_invalid_values", "repetition_penalty", "return_dict_in_generate",
-    "suppress_tokens", "temperature", "tie_encoder_decoder", "top_k", "top_p", "typical_p",
+    "bad_words_ids", "begin_suppress_tokens", "decoder_start_token_id", "diversity_penalty", "do_sample",
+    "early_stopping", "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "forced_bos_token_id",
+    "forced_eos_token_id", "length_penalty", "max_length", "min_length", "no_repeat_ngram_size", "num_beam_groups",
+    "num_beams", "num_return_sequences", "output_scores", "remove_invalid_values", "repetition_penalty",
+    "return_dict_in_generate", "suppress_tokens", "temperature", "tie_encoder_decoder", "top_k", "top_p", "typical_p",
 }  # fmt: skip
 _HARMLESS = _TRAINING | _FILES | _EXECUTION | _GENERATION
 # Defaults that stand in files, although a newer configuration class does not have the key any more.

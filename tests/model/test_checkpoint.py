@@ -10,7 +10,6 @@ import pytest
 import torch
 import transformers
 from conftest import tiny_encoder_config, tiny_model
-from helpers.checkpoint_edits import edit_config
 from safetensors.torch import load_file
 
 from pyterrier_bertcat.errors import CheckpointError

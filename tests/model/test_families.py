@@ -47,10 +47,10 @@ def test_a_pair_may_have_as_many_tokens_as_the_encoder_takes(kind):
     model = BertCatModel(BertCatConfig.from_encoder_config(tiny_config(kind))).eval()
     ids = torch.full((1, model.max_positions), 7)
     types = torch.zeros_like(ids)
+    longer = torch.full((1, model.max_positions + 1), 7)
     with torch.no_grad():
         assert model(ids, torch.ones_like(ids), types).isfinite().all()
         with pytest.raises((IndexError, RuntimeError)):
-            longer = torch.full((1, model.max_positions + 1), 7)
             model(longer, torch.ones_like(longer))
 
 

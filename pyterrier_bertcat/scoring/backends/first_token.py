@@ -107,7 +107,7 @@ class FirstTokenPath:
 def has_first_token_path(encoder: PreTrainedModel) -> bool:
     """Whether `FirstTokenPath` can run this encoder. A subclass may compute something else, so the class must match."""
     config, family = encoder.config, family_of(encoder.config)
-    if family.layers is None or type(encoder) is not getattr(transformers, str(family.encoder), None):
+    if family.layers is None or type(encoder) is not getattr(transformers, family.encoder, None):
         return False
     absolute = getattr(config, "position_embedding_type", None) in (None, "absolute")
     return absolute and not getattr(config, "is_decoder", False)
