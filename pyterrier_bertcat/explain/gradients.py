@@ -101,8 +101,6 @@ def integrated_gradients(
 
 def _placed(model: CrossEncoder, device: torch.device) -> CrossEncoder:
     """The model in float32 on a device: itself where it is there already, or a copy."""
-    module: Any = model
-    if all(tensor.device == device and tensor.dtype == torch.float32 for tensor in module.parameters()):
+    if all(tensor.device == device and tensor.dtype == torch.float32 for tensor in model.parameters()):
         return model
-    placed: CrossEncoder = copy.deepcopy(module).to(device=device, dtype=torch.float32)
-    return placed
+    return copy.deepcopy(model).to(device=device, dtype=torch.float32)

@@ -8,86 +8,42 @@ from __future__ import annotations
 
 import sys
 from abc import abstractmethod
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from pyterrier_bertcat.errors import CheckpointError
 from pyterrier_bertcat.model.config import BertCatConfig, encoder_facts, lasting_facts
+from pyterrier_bertcat.model.families import family_of
 
-_Model = TypeVar("_Model", bound="FirstTokenEncoder")
+_Model = TypeVar("_Model", bound="CrossEncoder")
 
 
-class CrossEncoder(Protocol):
-    """What the scoring engine needs of a model: a batch of pairs in, one score per pair out."""
+class CrossEncoder(torch.nn.Module):
+    """A network that scores pairs: an encoder, ``bert_model``, and a head that reads its first token's vector.
+
+    Scoring, training and explanations work with any subclass. A subclass adds the head and says how its weights and
+    its configuration look in a file.
+    """
 
     bert_model: PreTrainedModel
     config: Any
 
     @property
     def uses_token_types(self) -> bool:
-        """Whether the encoder tells the query from the text by ``token_type_ids``."""
-        ...
-
-    @property
-    def max_positions(self) -> int:
-        """The most tokens that a pair may have."""
-        ...
-
-    def cast_encoder(self, dtype: torch.dtype) -> CrossEncoder:
-        """Cast the encoder in place; the layers after it stay float32."""
-        ...
-
-    def encode(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Give the first token's last hidden state: (batch, hidden), in the encoder's dtype."""
-        ...
-
-    def __call__(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Score a padded batch: float32 (batch,), higher is more relevant, not a probability."""
-        ...
-
-    def relevance(self, first_token: torch.Tensor) -> torch.Tensor:
-        """Give the score of each encoded pair: (batch, hidden) -> float32 (batch,)."""
-        ...
-
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        """The weights by this package's names."""
-        ...
-
-    def published_weights(self) -> dict[str, torch.Tensor]:
-        """The weights by the names that they have in a file."""
-        ...
-
-    def file_config(self) -> dict[str, Any]:
-        """What belongs into ``config.json``."""
-        ...
-
-
-class FirstTokenEncoder(torch.nn.Module):
-    """What all cross-encoders here share: an encoder, ``bert_model``, of whose output the first token is used."""
-
-    bert_model: PreTrainedModel
-
-    @property
-    def uses_token_types(self) -> bool:
         """Whether the encoder tells the query from the text by ``token_type_ids`` (BERT, ELECTRA; not DistilBERT)."""
-        return int(getattr(self.bert_model.config, "type_vocab_size", 0) or 0) > 1
+        config = self.bert_model.config
+        return family_of(config).has_token_types and int(getattr(config, "type_vocab_size", 0) or 0) > 1
 
     @property
     def max_positions(self) -> int:
-        """The most tokens that a pair may have."""
-        positions = int(getattr(self.bert_model.config, "max_position_embeddings", 0) or 0)
+        """The largest number of tokens that a pair may have."""
+        config = self.bert_model.config
+        positions = int(getattr(config, "max_position_embeddings", 0) or 0)
         if positions <= 0:
             return sys.maxsize
-        embeddings = getattr(self.bert_model, "embeddings", None)
-        padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
-        # RoBERTa-like encoders count positions from their padding id + 1, and so lose those rows.
-        return positions if padding is None else positions - padding - 1
+        return positions - (int(config.pad_token_id) + 1 if family_of(config).counts_from_padding else 0)
 
     def cast_encoder(self: _Model, dtype: torch.dtype) -> _Model:
         """Cast the encoder in place to another floating-point type; the layers after it stay float32.
@@ -104,12 +60,12 @@ class FirstTokenEncoder(torch.nn.Module):
     def encode(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Give the first token's last hidden state.
+        """Compute the first token's last hidden state.
 
         Args:
             input_ids: int64 (batch, length).
             attention_mask: int64 (batch, length), 1 for tokens and 0 for padding.
-            token_type_ids: int64 (batch, length), or None; left out where the encoder has none.
+            token_type_ids: int64 (batch, length), or None; ignored if the encoder takes none.
 
         Returns:
             (batch, hidden), in the encoder's dtype.
@@ -120,9 +76,38 @@ class FirstTokenEncoder(torch.nn.Module):
         hidden_states: torch.Tensor = self.bert_model(**inputs)[0]  # (batch, length, hidden)
         return hidden_states[:, 0]  # (batch, hidden)
 
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Score a padded batch of pairs.
+
+        Args:
+            input_ids: int64 (batch, length): ``[CLS] query [SEP] text [SEP]``, then padding.
+            attention_mask: int64 (batch, length), 1 for tokens and 0 for padding.
+            token_type_ids: int64 (batch, length), or None; ignored if the encoder takes none.
+            labels: Ignored. It is here so that a batch of `transformers.Trainer` can be passed as it is; the loss is
+                computed elsewhere.
+
+        Returns:
+            float32 (batch,), higher is more relevant, not a probability.
+        """
+        return self.relevance(self.encode(input_ids, attention_mask, token_type_ids))
+
     @abstractmethod
     def relevance(self, first_token: torch.Tensor) -> torch.Tensor:
-        """Give the score of each vector: (batch, hidden) -> float32 (batch,)."""
+        """Score encoded pairs: (batch, hidden) -> float32 (batch,)."""
+
+    @abstractmethod
+    def published_weights(self) -> dict[str, torch.Tensor]:
+        """Return the weights by the names that they have in a file."""
+
+    @abstractmethod
+    def file_config(self) -> dict[str, Any]:
+        """Return the content of ``config.json``."""
 
 
 def float32_linear(layer: torch.nn.Linear, vectors: torch.Tensor) -> torch.Tensor:
@@ -142,11 +127,11 @@ def float32_linear(layer: torch.nn.Linear, vectors: torch.Tensor) -> torch.Tenso
         return torch.nn.functional.linear(vectors.float(), layer.weight.float(), bias)
 
 
-class BertCatModel(FirstTokenEncoder, PreTrainedModel):  # type: ignore[no-untyped-call]
+class BertCatModel(CrossEncoder, PreTrainedModel):  # type: ignore[no-untyped-call]
     """The BERT_Cat cross-encoder; weights are named ``bert_model.*`` and ``_classification_layer.{weight,bias}``.
 
-    Made from the encoder's configuration, with random weights: `load_checkpoint` reads trained
-    ones, and `from_encoder` starts from a trained encoder.
+    The constructor gives it random weights. `load_checkpoint` reads trained ones, and `from_encoder` starts from a
+    trained encoder.
 
     Example:
         >>> import torch
@@ -161,9 +146,9 @@ class BertCatModel(FirstTokenEncoder, PreTrainedModel):  # type: ignore[no-untyp
 
     config_class = BertCatConfig
     base_model_prefix = "bert_model"
-    # Published before transformers 4.31, files hold the encoder's constant 0..511 as if it were a weight.
+    # Files from before transformers 4.31 hold the constant 0..511 as if it were a weight.
     _keys_to_ignore_on_load_unexpected = [r"embeddings\.position_ids$"]  # noqa: RUF012
-    _supports_sdpa = True  # of this class's own, there is no attention: the encoder chooses
+    _supports_sdpa = True  # this class has no attention of its own: the encoder chooses
 
     def __init__(self, config: BertCatConfig) -> None:
         super().__init__(config)
@@ -181,14 +166,14 @@ class BertCatModel(FirstTokenEncoder, PreTrainedModel):  # type: ignore[no-untyp
         """Put a fresh, untrained scoring layer on a trained encoder, for training.
 
         Args:
-            encoder: What ``AutoModel`` gives for this kind of encoder; used as it is, not copied, in float32.
+            encoder: As ``AutoModel`` loads it. It is not copied; its weights become float32.
             bert_model: The encoder's hub name, for the record.
 
         Returns:
             The model, in evaluation mode.
 
         Raises:
-            CheckpointError: The encoder's weights are not those that ``AutoModel`` would have.
+            CheckpointError: The encoder has other weights than one that ``AutoModel`` loads.
         """
         config = BertCatConfig.from_encoder_config(encoder.config, bert_model)
         with torch.device("meta"):  # shapes only: the encoder is already there
@@ -214,7 +199,7 @@ class BertCatModel(FirstTokenEncoder, PreTrainedModel):  # type: ignore[no-untyp
 
         Args:
             *args: As for ``transformers.PreTrainedModel.from_pretrained``.
-            **kwargs: The same.
+            **kwargs: As for ``transformers.PreTrainedModel.from_pretrained``.
 
         Returns:
             The model, or the model and its loading information if ``output_loading_info=True`` was asked for.
@@ -227,40 +212,22 @@ class BertCatModel(FirstTokenEncoder, PreTrainedModel):  # type: ignore[no-untyp
         model, info = loaded
         wrong = [f"{kind[:-5]}: {name}" for kind in _WRONG_KEYS for name in sorted(map(str, info[kind]))]
         if wrong:
-            raise CheckpointError(f"the weights do not fit a BERT_Cat of this configuration: {'; '.join(wrong[:10])}")
+            raise CheckpointError(
+                f"the weights do not fit a BERT_Cat with this configuration: {'; '.join(wrong[:10])}. "
+                "Check that both are of the same checkpoint"
+            )
         return (model, info) if wants_info else model
 
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        token_type_ids: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Score a padded batch of pairs.
-
-        Args:
-            input_ids: int64 (batch, length): ``[CLS] query [SEP] text [SEP]``, then padding.
-            attention_mask: int64 (batch, length), 1 for tokens and 0 for padding.
-            token_type_ids: int64 (batch, length), or None; left out where the encoder has none.
-            labels: Ignored; there so that a batch of `transformers.Trainer` can be passed as it is. The loss is not
-                the model's business.
-
-        Returns:
-            float32 (batch,), higher is more relevant, not a probability.
-        """
-        return self.relevance(self.encode(input_ids, attention_mask, token_type_ids))
-
     def relevance(self, first_token: torch.Tensor) -> torch.Tensor:
-        """Give the score of each vector: (batch, hidden) -> float32 (batch,)."""
+        """Score encoded pairs: (batch, hidden) -> float32 (batch,)."""
         return float32_linear(self._classification_layer, first_token).squeeze(-1)  # (batch,)
 
     def published_weights(self) -> dict[str, torch.Tensor]:
-        """Give the weights by the names that they have in a file: here the same as ``state_dict()``."""
+        """Return the weights by the names that they have in a file, which are those of ``state_dict()``."""
         return dict(self.state_dict())
 
     def file_config(self) -> dict[str, Any]:
-        """Give what belongs into ``config.json``: self-contained, and with the architecture's published name."""
+        """Return the content of ``config.json``, which needs no other file and has the published architecture name."""
         facts = lasting_facts(self.config)
         if not self.config.known_scores:
             facts.pop("known_scores", None)

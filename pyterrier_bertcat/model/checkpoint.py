@@ -1,8 +1,7 @@
-"""Checkpoints: a name or folder to model, tokenizer and fingerprint, and back to a folder or the hub."""
+"""Checkpoints: loads a network with its tokenizer by name, and saves both to a folder or the hub."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -10,7 +9,6 @@ import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -21,13 +19,11 @@ from pyterrier_bertcat.model.bert_cat import BertCatModel, CrossEncoder
 from pyterrier_bertcat.model.classifier import SequenceClassificationModel
 from pyterrier_bertcat.model.config import BertCatConfig
 from pyterrier_bertcat.model.config_file import CONFIG_FILE, check_depth, read_config
+from pyterrier_bertcat.model.fingerprint import checkpoint_digest
 from pyterrier_bertcat.model.hub import hub_folder, is_hub_name, upload_folder
 from pyterrier_bertcat.model.names import PACKAGED, packaged_folder
 from pyterrier_bertcat.model.tokenizer import load_tokenizer, save_tokenizer
 from pyterrier_bertcat.model.weights import SAFETENSORS_FILE, build_and_fill, read_weights
-
-# Pairs whose ids show how a tokenizer treats case, accents, scripts, control characters and what it does not know.
-_PROBE = ("naïve CAFÉ's e-mail", "Ünïcode 中文字 don't 3.14 🤗 \x07\t\u200b i̇stanbul ﬁne zzqxj")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +31,7 @@ class Checkpoint:
     """A cross-encoder with its tokenizer.
 
     Attributes:
-        model: float32, on the CPU, in evaluation mode when it comes from `load_checkpoint`.
+        model: The network. From `load_checkpoint`, it is in float32, on the CPU and in evaluation mode.
         tokenizer: A fast tokenizer.
         source: ``"mini"``, a hub name (``owner/model`` or ``owner/model@revision``), a folder, or ``"in memory"``.
 
@@ -52,22 +48,11 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 in hex of what decides the scores, the weights (as float32), vocabulary and rest of the config.
+        """SHA-256 in hex of all that decides the scores: weights (as float32), configuration and tokenizer.
 
-        Computed at first use and then kept, so ask before casting or training the model in place.
+        It is computed at first use and then kept, so read it before you cast or train the model in place.
         """
-        digest = hashlib.sha256()
-        facts = {**_score_facts(self.model), "probe": self.tokenizer(*_PROBE)["input_ids"]}
-        if self.tokenizer.truncation_side != "right":
-            facts["truncation_side"] = self.tokenizer.truncation_side
-        digest.update(json.dumps(facts, sort_keys=True).encode())
-        digest.update(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode())
-        weights = self.model.published_weights()
-        for name in sorted(weights):
-            tensor = weights[name].detach().to(device="cpu", dtype=torch.float32).contiguous()
-            digest.update(f"{name} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.numpy().data)
-        return digest.hexdigest()
+        return checkpoint_digest(self.model, self.tokenizer)
 
 
 def load_checkpoint(name: str | Path, *, revision: str | None = None) -> Checkpoint:
@@ -79,11 +64,12 @@ def load_checkpoint(name: str | Path, *, revision: str | None = None) -> Checkpo
         revision: Branch, tag or commit of a hub name.
 
     Returns:
-        The checkpoint: float32, on the CPU, in evaluation mode. No code or pickled object of it is run.
+        The checkpoint in float32, on the CPU, in evaluation mode. Loading never runs code from its files.
 
     Raises:
-        InputError: ``revision`` with something that is not on the hub.
-        CheckpointError: Nothing there, or it is damaged or foreign; the message names the file, key or shape.
+        InputError: ``revision`` was given for a checkpoint that is not on the hub.
+        CheckpointError: It does not exist, is damaged, or is another kind of model; the message names the file, key or
+            shape.
 
     Example:
         >>> from pyterrier_bertcat import load_checkpoint
@@ -108,13 +94,14 @@ def load_checkpoint(name: str | Path, *, revision: str | None = None) -> Checkpo
 def save_checkpoint(checkpoint: Checkpoint, folder: str | Path, *, dtype: torch.dtype | None = None) -> Path:
     """Write a checkpoint that needs no other file: config, weights as safetensors, tokenizer.
 
-    Everything is written beside the folder first. A new folder then appears complete or not at all. In one that
-    exists, ``config.json`` goes first and comes back last: an interrupted save leaves none, and loading says so.
+    Everything is written beside the folder first. A new folder then appears complete or not at all. In an existing
+    folder, ``config.json`` is removed first and written last, so after an interrupted save loading finds none and says
+    so.
 
     Args:
-        checkpoint: What to write.
-        folder: Where to. Other files that are already there stay.
-        dtype: Of the stored weights, such as ``torch.float16`` for half the size; None: float32.
+        checkpoint: The checkpoint to write.
+        folder: The folder to write to. Other files in it stay.
+        dtype: The type of the saved weights, such as ``torch.float16`` for half the size. None means float32.
 
     Returns:
         The folder.
@@ -155,12 +142,12 @@ def push_checkpoint(
     """Upload a checkpoint to the Hugging Face hub.
 
     Args:
-        checkpoint: What to upload, in the form that `save_checkpoint` writes.
-        repo_id: The repository, ``owner/model``; made if it does not exist.
-        private: Whether a new repository is private; None: as the owner's settings say.
-        token: Access token; None: the one that this machine is logged in with.
-        revision: The branch to write to, made if it does not exist; None: the main branch.
-        commit_message: None: one that names this package.
+        checkpoint: The checkpoint to upload; the files are those that `save_checkpoint` writes.
+        repo_id: The repository, ``owner/model``. It is created if it does not exist.
+        private: Whether a new repository is private. None leaves it to the owner's settings.
+        token: Access token. None uses the login of this machine.
+        revision: The branch to write to, created if it does not exist. None means the main branch.
+        commit_message: None means a message that names this package.
 
     Returns:
         The commit's address.
@@ -176,9 +163,11 @@ def push_checkpoint(
 
 
 def _find(name: str | Path, revision: str | None) -> tuple[Path, str]:
-    """Give the folder that a name means, and how to call it."""
+    """Find the folder that a name stands for, and the source to report."""
     if revision is not None and (isinstance(name, Path) or name == PACKAGED or Path(name).is_dir()):
-        raise InputError(f"revision={revision!r} goes with a name on the hub, not with {str(name)!r}")
+        raise InputError(
+            f"revision={revision!r} needs a name on the hub, got {str(name)!r}; leave revision out for this one"
+        )
     if name == PACKAGED:
         folder = packaged_folder()
         if not (folder / CONFIG_FILE).is_file():
@@ -192,13 +181,6 @@ def _find(name: str | Path, revision: str | None) -> tuple[Path, str]:
     if isinstance(name, Path) or not is_hub_name(name):
         raise CheckpointError(f"expected a folder or a hub name like 'owner/model', got {str(name)!r}: no such folder")
     return hub_folder(name, revision=revision), f"{name}@{revision}" if revision else name
-
-
-def _score_facts(model: CrossEncoder) -> dict[str, Any]:
-    """Facts beside the weights on which scores depend, by names that all versions of transformers have."""
-    config = model.bert_model.config
-    names = ("model_type", "num_attention_heads", "hidden_act", "activation", "layer_norm_eps", "pad_token_id")
-    return {"kind": type(model).__name__, **{name: getattr(config, name, None) for name in names}}
 
 
 def _write(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype) -> None:

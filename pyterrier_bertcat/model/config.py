@@ -38,7 +38,7 @@ _KNOWN_ENCODERS: dict[str, tuple[str, dict[str, int]]] = {
     "sentence-transformers/all-MiniLM-L6-v2": ("bert", _MINILM_L6),
 }
 
-# How weights were stored: true of a file, not of the model.
+# How weights were stored: a fact about a file, not about the model.
 _FILE_FACTS = ("architectures", "dtype", "torch_dtype", "transformers_version")
 
 
@@ -46,11 +46,11 @@ class BertCatConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
     """Configuration of a `BertCatModel`; ``model_type`` and key names are those of the published checkpoint.
 
     Args:
-        bert_model: Hub name of the encoder. With ``encoder`` given, for information only.
+        bert_model: Hub name of the encoder. If you pass ``encoder``, this is for information only.
         trainable: Whether the encoder's weights take gradients.
-        encoder: The encoder's own configuration as a JSON object with its ``model_type``; None: look ``bert_model`` up.
-        known_scores: Answers that these weights are known to give, as objects with ``query``, ``text`` and ``score``.
-        **kwargs: Whatever every Hugging Face configuration takes.
+        encoder: The encoder's own configuration as a JSON object with its ``model_type``. None looks up ``bert_model``.
+        known_scores: Scores that these weights are known to give, as objects with ``query``, ``text`` and ``score``.
+        **kwargs: As for every Hugging Face configuration.
 
     Example:
         >>> from pyterrier_bertcat import BertCatConfig
@@ -81,7 +81,7 @@ class BertCatConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
 
         Args:
             encoder_config: The encoder's configuration.
-            bert_model: The encoder's name; None: the hub name that it was loaded by, or its model type.
+            bert_model: The encoder's name. None takes the hub name that it was loaded by, or its model type.
 
         Returns:
             A self-contained configuration.
@@ -120,7 +120,7 @@ class BertCatConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
 
 
 def encoder_facts(encoder_config: PretrainedConfig) -> dict[str, Any]:
-    """Describe an encoder as a JSON object, without where it came from and how it was stored."""
+    """Describe an encoder as a JSON object that does not say where it came from or how it was stored."""
     return {"model_type": encoder_config.model_type, **lasting_facts(encoder_config)}
 
 
@@ -140,8 +140,7 @@ def find_encoder_config(name: str) -> PretrainedConfig:
         The encoder's configuration; its weights are never downloaded.
 
     Raises:
-        CheckpointError: The name is no hub name, or a local path as well, or the hub (or its cache, when offline) does
-            not have it.
+        CheckpointError: The name is not a hub name or is also a local path, or neither the hub nor its cache has it.
     """
     if name in _KNOWN_ENCODERS:
         model_type, differences = _KNOWN_ENCODERS[name]

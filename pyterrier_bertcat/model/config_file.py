@@ -1,4 +1,4 @@
-"""Reading a checkpoint's ``config.json``, which anybody may have written: which model it is, and no trap."""
+"""Reads a checkpoint's ``config.json``, which anybody may have written: checks its sizes before anything is built."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 from transformers import AutoConfig, PretrainedConfig
 
 from pyterrier_bertcat.errors import CheckpointError
-from pyterrier_bertcat.model.classifier import SequenceClassificationModel
 from pyterrier_bertcat.model.config import BertCatConfig
+from pyterrier_bertcat.model.families import classifier_types
 
 CONFIG_FILE = "config.json"
 
-# Configuration classes make lists and dictionaries as long as the file says. The largest number that is usual is a
-# vocabulary's: 250,002 in the multilingual encoders.
+# Configuration classes make lists and dictionaries as long as the file says. The largest usual number is the size of a
+# vocabulary: 250,002 for multilingual encoders.
 _MOST_IN_CONFIG = 2_000_000
 _MOST_CONFIG_BYTES = 4_000_000
 
@@ -29,25 +29,25 @@ def read_config(folder: Path) -> PretrainedConfig:
         folder: Holds ``config.json``.
 
     Returns:
-        A `BertCatConfig`, or that of a sequence classifier.
+        A `BertCatConfig`, or the configuration of a sequence classifier.
 
     Raises:
-        CheckpointError: It is missing, damaged, of a model type that is not known here, or of impossible sizes.
+        CheckpointError: The file is missing or damaged, its model type is unknown, or its sizes are impossible.
     """
     path = folder / CONFIG_FILE
     facts = _read_facts(path)
     model_type = facts.get("model_type")
     is_bert_cat = model_type == BertCatConfig.model_type
-    if not is_bert_cat and model_type not in SequenceClassificationModel.model_types():
+    if not is_bert_cat and model_type not in classifier_types():
         raise CheckpointError(
             f"{path}: expected model_type {BertCatConfig.model_type!r}, or a one-logit sequence classifier of type "
-            f"{', '.join(SequenceClassificationModel.model_types())}; got {model_type!r}"
+            f"{', '.join(classifier_types())}; got {model_type!r}"
         )
     known = {key: value for key, value in facts.items() if key not in ("model_type", "auto_map")}
     try:
         if is_bert_cat:
             config = BertCatConfig(**known)
-            config.encoder_config  # noqa: B018  # so that an encoder that is not known is this file's error
+            config.encoder_config  # noqa: B018  # an unknown encoder is an error of this file
             return config
         classifier_config: PretrainedConfig = AutoConfig.for_model(str(model_type), **known)
         return classifier_config
@@ -75,10 +75,13 @@ def check_depth(config: PretrainedConfig, weights: Mapping[str, torch.Tensor], f
 def _read_facts(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(
-            f"{path.parent}: expected a {CONFIG_FILE}, found none; this is no checkpoint, or saving it was interrupted"
+            f"{path.parent}: expected a {CONFIG_FILE}, found none. This folder is no checkpoint, or saving it was "
+            "interrupted: save it again"
         )
     if (size := path.stat().st_size) > _MOST_CONFIG_BYTES:
-        raise CheckpointError(f"{path}: expected a JSON object of some hundred bytes, got {size:,} bytes")
+        raise CheckpointError(
+            f"{path}: expected a JSON object of a few hundred bytes, got {size:,} bytes; this is no configuration"
+        )
     try:
         facts: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

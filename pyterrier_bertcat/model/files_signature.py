@@ -1,4 +1,4 @@
-"""Whether a checkpoint's files are the same as before, found without reading its weights or importing torch."""
+"""Tells whether a checkpoint's files have changed, without reading its weights or importing torch."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from pathlib import Path
 
 _SMALL_BYTES = 4 * 1024 * 1024  # configuration and tokenizer: read in a few milliseconds
 _SETTLED_S = 3.0  # file systems count time in steps of up to two seconds
-_READERS = ("pyterrier-bertcat", "transformers", "tokenizers")  # what they make of the same files may change
+_READERS = ("pyterrier-bertcat", "transformers", "tokenizers")  # a new release may read the same files differently
+_FINGERPRINT_RULES = 2  # raise it when `fingerprint` computes something else, so that no old one is remembered
 
 
 def files_signature(folder: Path) -> str | None:
-    """Names the present state of a checkpoint's folder: a fingerprint found for it once holds while this is the same.
+    """Digest the present state of a checkpoint's folder. While it stays the same, so does the fingerprint.
 
     It covers each file's name, size, inode and times of change, the content of all small files, the folder's path and
-    the releases of the packages that read them. It has to be taken *before* the checkpoint is loaded, and be the same
-    afterwards: only then it goes with that checkpoint's fingerprint.
+    the releases of the packages that read them. Take it *before* you load the checkpoint and again afterwards: only if
+    both are equal does it belong to that checkpoint's fingerprint.
 
     Args:
-        folder: With the files themselves, or with links to them, as in the hub's cache.
+        folder: Holds the files or links to them, as the hub's cache does.
 
     Returns:
-        SHA-256 in hex; or None while a file was changed within the last three seconds, when a further change might
-        leave no trace, or where a file can't be read.
+        SHA-256 in hex. None if a file can't be read, or was changed within the last three seconds, because another
+        change right after it might leave no trace.
     """
-    digest = hashlib.sha256(json.dumps([str(folder.resolve()), *map(version, _READERS)]).encode())
+    digest = hashlib.sha256(json.dumps([str(folder.resolve()), _FINGERPRINT_RULES, *map(version, _READERS)]).encode())
     latest = time.time_ns() - int(_SETTLED_S * 1e9)
     try:
         for path in sorted(folder.iterdir()):

@@ -1,4 +1,4 @@
-"""The Hugging Face hub and its cache: a name to a folder, and a checkpoint to a repository."""
+"""The Hugging Face hub: finds or downloads the folder of a name, and uploads a folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pyterrier_bertcat.model.weights import PICKLE_FILE, SAFETENSORS_FILE
 
 logger = logging.getLogger(__name__)
 
-# All that a checkpoint may consist of, weights apart: never its code, other frameworks' weights, or ONNX files.
+# All files of a checkpoint except its weights: never code, other frameworks' weights or ONNX files.
 _SMALL_FILES = (
     "config.json",
     "vocab.txt",
@@ -29,7 +29,7 @@ _SMALL_FILES = (
 
 
 def is_hub_name(name: str) -> bool:
-    """Tell whether a name could be a hub repository's, such as ``owner/model``: no path out of here."""
+    """Whether a name could be that of a hub repository, such as ``owner/model``, and is no path."""
     try:
         validate_repo_id(name)
     except HFValidationError:
@@ -48,7 +48,7 @@ def hub_folder(name: str, *, revision: str | None = None) -> Path:
         The folder of one commit in the cache, with the small files and one file of weights.
 
     Raises:
-        CheckpointError: The repository, revision or a file is not there, or the hub can't be reached.
+        CheckpointError: The repository, revision or a file does not exist, or the hub can't be reached.
     """
     if revision is not None and (".." in revision or "\\" in revision or revision.startswith("/")):
         raise CheckpointError(f"expected a branch, tag or commit as revision, got {revision!r}")
@@ -56,7 +56,7 @@ def hub_folder(name: str, *, revision: str | None = None) -> Path:
         folder = _small_files(name, revision)
         if not any((folder / file).is_file() for file in (SAFETENSORS_FILE, PICKLE_FILE)):
             _download_weights(name, folder)
-    # The client's network library has changed twice, and its errors have no base in common.
+    # The client has changed its network library twice, and the errors of the three have no common base.
     except Exception as error:
         at = f" at revision {revision!r}" if revision else ""
         raise CheckpointError(
@@ -71,7 +71,7 @@ def _small_files(name: str, revision: str | None) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(_SMALL_FILES)))
     except LocalEntryNotFoundError:
-        # Whoever filled the cache may not have wanted every small file; the config tells which commit is there.
+        # The cache may lack some small files; the configuration tells which commit is there.
         config = huggingface_hub.try_to_load_from_cache(name, "config.json", revision=revision)
         if not isinstance(config, str):
             raise
@@ -100,18 +100,18 @@ def upload_folder(
     """Upload a saved checkpoint to the hub.
 
     Args:
-        folder: What to upload, all of it.
-        repo_id: The repository, made if it does not exist.
-        private: Whether a new repository is private; None: as the owner's settings say.
-        token: Access token; None: the one that this machine is logged in with.
-        revision: The branch to write to, made if it does not exist; None: the main branch.
-        commit_message: None: one that names this package.
+        folder: Everything in it is uploaded.
+        repo_id: The repository, ``owner/model``. It is created if it does not exist.
+        private: Whether a new repository is private. None leaves it to the owner's settings.
+        token: Access token. None uses the login of this machine.
+        revision: The branch to write to, created if it does not exist. None means the main branch.
+        commit_message: None means a message that names this package.
 
     Returns:
         The commit's address.
 
     Raises:
-        CheckpointError: The name is no hub name, the hub can't be reached, or it refuses.
+        CheckpointError: The name is not a hub name, the hub can't be reached, or it refuses.
     """
     if not is_hub_name(repo_id):
         raise CheckpointError(f"expected a hub repository as in 'owner/model', got {repo_id!r}")

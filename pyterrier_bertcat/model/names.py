@@ -1,4 +1,4 @@
-"""Names of checkpoints: what ``model=`` and ``revision=`` may say, and where the packaged one lies. No torch."""
+"""Names of checkpoints: what ``model=`` and ``revision=`` accept, and where the packaged one is. Needs no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PUBLISHED = "sebastian-hofstaetter/distilbert-cat-margin_mse-T2-msmarco"
 PACKAGED = "mini"
 """The name of the checkpoint inside this package."""
 PIN = "sha256:"
-"""How a revision begins that names weights by the first digits of their checkpoint's fingerprint."""
+"""The prefix of a revision that pins a checkpoint by the first digits of its fingerprint."""
 
 
 def is_name(model: object) -> TypeGuard[str | os.PathLike[str]]:
@@ -21,7 +21,7 @@ def is_name(model: object) -> TypeGuard[str | os.PathLike[str]]:
 
 
 def is_pin(revision: str | None) -> bool:
-    """Whether a revision names weights by their fingerprint."""
+    """Whether a revision pins a checkpoint by its fingerprint."""
     return revision is not None and revision.startswith(PIN)
 
 

@@ -1,4 +1,4 @@
-"""From what the re-ranker's ``model=`` may be, a name or an object, to a `Checkpoint`."""
+"""Turns what users pass as ``model=``, a name or an object, into a `Checkpoint`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ def checkpoint_from(
     """Loads a named model, or completes a model object.
 
     Args:
-        model: a hub id, a folder, ``"mini"``, a `Checkpoint`, or a `BertCatModel`, whose tokenizer is looked for in the
-            folder that the model came from or, where it came from none, under its encoder's name.
-        revision: what to load from the hub, or the pin ``"sha256:…"`` that the loaded fingerprint has to begin with.
+        model: A hub name, a folder, ``"mini"``, a `Checkpoint`, or a `BertCatModel`. The tokenizer of a `BertCatModel`
+            is taken from the folder that it was loaded from, or else found by its encoder's name.
+        revision: Branch, tag or commit to load from the hub, or a pin, ``"sha256:…"``: the first digits of the
+            fingerprint that the checkpoint must have.
 
     Raises:
-        CheckpointError: the model can't be loaded, is not what it is pinned to, or is an object without a tokenizer.
+        CheckpointError: The model can't be loaded, does not have the pinned fingerprint, or has no tokenizer.
     """
     if isinstance(model, Checkpoint):
         return model
@@ -38,8 +39,9 @@ def checkpoint_from(
     checkpoint = load_checkpoint(name)
     if not checkpoint.fingerprint.startswith(revision[len(PIN) :]):
         raise CheckpointError(
-            f"{str(name)!r} is pinned to {revision} but now holds {PIN}{checkpoint.fingerprint}: its files were "
-            "changed; bring the old ones back, or leave revision out to take it as it is"
+            f"{str(name)!r} is pinned to {revision}, but its fingerprint is {PIN}{checkpoint.fingerprint}. Either its "
+            "files were changed, or the pin is of a release that computed fingerprints in another way (the changelog "
+            "says which). Bring the old files back, pin the new fingerprint, or leave revision out to take it as it is"
         )
     return checkpoint
 
@@ -55,11 +57,12 @@ def _with_tokenizer(model: CrossEncoder) -> Checkpoint:
         else:
             tokenizer = AutoTokenizer.from_pretrained(encoder, use_fast=True, trust_remote_code=False)
             check_vocabulary(tokenizer, int(model.bert_model.config.vocab_size), source=encoder)
-    except CheckpointError:  # there is one, and it says what is wrong with it
+    except CheckpointError:  # there is a tokenizer, and the error says what is wrong with it
         raise
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"expected a model with its tokenizer, got a {type(model).__name__} alone, and found no tokenizer where it "
-            f"came from ({origin!r}) or under its encoder's name ({encoder!r}): give model=Checkpoint(model, tokenizer)"
+            f"expected a model with its tokenizer, got a {type(model).__name__} alone, and found no tokenizer in the "
+            f"folder it came from ({origin!r}) or by its encoder's name ({encoder!r}): pass "
+            "model=Checkpoint(model, tokenizer)"
         ) from error
     return Checkpoint(model=model, tokenizer=tokenizer)

@@ -12,13 +12,8 @@ import transformers
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerFast
 
 from pyterrier_bertcat.errors import CheckpointError
+from pyterrier_bertcat.model.families import FAMILIES, family_of
 
-# Classes that need no more than vocab.txt. AutoTokenizer can't read the published folder on transformers 5.
-_WORDPIECE_TOKENIZERS = {
-    "bert": "BertTokenizerFast",
-    "distilbert": "DistilBertTokenizerFast",
-    "electra": "ElectraTokenizerFast",
-}
 _WORDPIECE_FILES = ("tokenizer.json", "vocab.txt")
 _OTHER_FILES = ("tokenizer.json", "vocab.json", "sentencepiece.bpe.model", "vocab.txt")
 
@@ -32,7 +27,7 @@ def load_tokenizer(folder: Path, encoder_config: PretrainedConfig) -> PreTrained
 
     Args:
         folder: Where its files are; nothing is downloaded and no code in it is run.
-        encoder_config: Of the encoder that reads its ids.
+        encoder_config: The configuration of the encoder that reads its ids.
 
     Returns:
         The tokenizer.
@@ -40,9 +35,10 @@ def load_tokenizer(folder: Path, encoder_config: PretrainedConfig) -> PreTrained
     Raises:
         CheckpointError: Its files are missing or damaged, or do not match the encoder's embeddings.
     """
-    default_class = _WORDPIECE_TOKENIZERS.get(encoder_config.model_type)
+    # AutoTokenizer can't read the published folder on transformers 5.
+    default_class = family_of(encoder_config).wordpiece_tokenizer
     expected = _WORDPIECE_FILES if default_class else _OTHER_FILES
-    # transformers 5 makes a tokenizer of five tokens where there is no vocabulary, and says nothing.
+    # Without a vocabulary, transformers 5 silently makes a tokenizer of five tokens.
     if not any((folder / name).is_file() for name in expected):
         raise CheckpointError(f"{folder}: expected the vocabulary in {' or '.join(expected)}, found none of them")
     try:
@@ -70,20 +66,20 @@ def load_tokenizer(folder: Path, encoder_config: PretrainedConfig) -> PreTrained
 
 
 def _stated_class(folder: Path) -> str | None:
-    """The WordPiece class that wrote the folder: all give the same ids, but warn of each other's files."""
+    """The WordPiece class that wrote the folder. All give the same ids, but each warns about the others' files."""
     path = folder / "tokenizer_config.json"
     stated = json.loads(path.read_text(encoding="utf-8")).get("tokenizer_class") if path.is_file() else None
     fast = f"{str(stated).removesuffix('Fast')}Fast"
-    return fast if fast in _WORDPIECE_TOKENIZERS.values() else None
+    return fast if fast in {family.wordpiece_tokenizer for family in FAMILIES.values()} else None
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerFast, embedding_rows: int, *, source: str) -> None:
     """Refuse a vocabulary that is not the encoder's: its ids would mean other words, or none.
 
     Args:
-        tokenizer: Whose vocabulary it is.
-        embedding_rows: How many ids the encoder knows.
-        source: Where both are from, for the message.
+        tokenizer: The tokenizer to check.
+        embedding_rows: The number of ids that the encoder knows.
+        source: Where both come from, for the message.
 
     Raises:
         CheckpointError: The sizes differ by more than the usual padding of embeddings.

@@ -1,7 +1,7 @@
-"""The honest test of a checkpoint: does it still give the scores that it is known to give?
+"""Verifies a checkpoint: does it still give the scores that it is known to give?
 
-The published checkpoint comes with an example of two passages and their scores; others may carry examples of their
-own in their configuration (``known_scores``).
+The published checkpoint comes with two passages and their scores. Others may have examples in their configuration
+(``known_scores``).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ScorePairs = Callable[[list[str], list[str]], np.ndarray]
 
 @dataclass(frozen=True)
 class VerificationRow:
-    """One known answer and what was computed instead."""
+    """One known answer and the score that was computed."""
 
     query: str
     text: str
@@ -46,7 +46,7 @@ class VerificationRow:
 
     @property
     def difference(self) -> float:
-        """How far off the score is, without sign."""
+        """The absolute difference between the two scores."""
         return abs(self.got - self.expected)
 
 
@@ -55,8 +55,8 @@ class Verification:
     """How a checkpoint's scores compare with its known answers.
 
     Attributes:
-        source: Which checkpoint.
-        tolerance: The largest difference that counts as the same.
+        source: The checkpoint's name.
+        tolerance: The largest difference that passes.
         rows: One per known answer.
     """
 
@@ -66,7 +66,7 @@ class Verification:
 
     @property
     def largest_difference(self) -> float:
-        """The largest difference, NaN if a score is."""
+        """The largest absolute difference; NaN if a score is NaN."""
         return float(np.max([row.difference for row in self.rows]))
 
     @property
@@ -86,17 +86,17 @@ class Verification:
 
 
 def known_scores(checkpoint: Checkpoint) -> tuple[tuple[str, str, float], ...]:
-    """Give the answers that a checkpoint is known to give.
+    """Look up the scores that a checkpoint should give.
 
     Args:
-        checkpoint: Any.
+        checkpoint: Any checkpoint.
 
     Returns:
-        Query, text and score of each: from its configuration, or the model card's if it is the published checkpoint
-        from the hub. Empty if nothing is known.
+        Query, text and score of each known answer: those in its configuration, or those of the model card if it is the
+        published checkpoint from the hub. Empty if nothing is known.
 
     Raises:
-        CheckpointError: The configuration's ``known_scores`` are not of the documented form.
+        CheckpointError: The configuration's ``known_scores`` do not have the documented form.
     """
     stated = getattr(checkpoint.model.config, "known_scores", None)
     if stated:
@@ -119,20 +119,20 @@ def compare_with_known(
     known: Sequence[tuple[str, str, float]] | None = None,
     tolerance: float = 1e-3,
 ) -> Verification:
-    """Compare a checkpoint's scores with known ones, and report whatever comes out.
+    """Compare a checkpoint's scores with known ones, without an error if they differ.
 
     Args:
-        checkpoint: Whose scores they are.
-        score: Queries and texts to float (n,): what is tested along with the checkpoint.
-        known: Query, text and score of each known answer; None: those that come with the checkpoint. For a local copy
-            of the published checkpoint, which does not say that it is one: `PUBLISHED_SCORES`.
-        tolerance: The largest difference that counts as the same.
+        checkpoint: The checkpoint to verify.
+        score: Queries and texts to float (n,): how to score with it. This is tested along with the checkpoint.
+        known: Query, text and score of each known answer, or None for those that come with the checkpoint. A local copy
+            of the published checkpoint comes with none: pass `PUBLISHED_SCORES`.
+        tolerance: The largest difference that passes.
 
     Returns:
-        The comparison, passed or not.
+        The comparison, whether it passed or not.
 
     Raises:
-        CheckpointError: No answer is known.
+        CheckpointError: No score of this checkpoint is known.
     """
     facts = tuple(known_scores(checkpoint) if known is None else known)
     if not facts:
@@ -157,13 +157,13 @@ def verify_checkpoint(
     known: Sequence[tuple[str, str, float]] | None = None,
     tolerance: float = 1e-3,
 ) -> Verification:
-    """Make sure that a checkpoint gives the scores that it is known to give.
+    """Check that a checkpoint gives the scores that it is known to give.
 
     Args:
-        checkpoint: As for `compare_with_known`.
-        score: The same.
-        known: The same.
-        tolerance: The same; half precision needs a larger one than the default.
+        checkpoint: The checkpoint to verify.
+        score: Queries and texts to float (n,): how to score with it.
+        known: Query, text and score of each known answer, or None for those that come with the checkpoint.
+        tolerance: The largest difference that passes. Half precision needs a larger one than the default.
 
     Returns:
         The comparison; it passed.
@@ -184,9 +184,10 @@ def record_known_scores(checkpoint: Checkpoint, score: ScorePairs, pairs: Sequen
     """Write the scores of some pairs into a checkpoint's configuration, for `verify_checkpoint` to compare with later.
 
     Args:
-        checkpoint: Changed in place; its weights should already be those that will be stored, so rounded if they are.
+        checkpoint: Its configuration is changed in place. Its weights should already be the ones that will be saved:
+            rounded, if you save them in half precision.
         score: Queries and texts to float (n,).
-        pairs: Queries and texts.
+        pairs: Query and text of each answer to record.
     """
     got = score([query for query, _ in pairs], [text for _, text in pairs])
     checkpoint.model.config.known_scores = [

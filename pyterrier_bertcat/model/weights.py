@@ -1,4 +1,4 @@
-"""Weight files: reading them safely, and putting them into a model without losing or inventing one."""
+"""Reads weight files safely, and fills a model with them so that none is missing and none is left over."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
         Weights by the file's names; floating-point ones as float32, on the CPU, mapped from the file where possible.
 
     Raises:
-        CheckpointError: Neither file is there, or it is damaged, or holds anything but tensors by name.
+        CheckpointError: Neither file exists, or it is damaged or holds anything but tensors by name.
     """
     path = next((folder / name for name in (SAFETENSORS_FILE, PICKLE_FILE) if (folder / name).is_file()), None)
     if path is None:
@@ -53,7 +53,7 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
     try:
-        # Files written before torch 1.6 are no zip archives, and can't be mapped.
+        # Files from before torch 1.6 are not zip archives and can't be mapped.
         weights = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise CheckpointError(
@@ -70,25 +70,26 @@ def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
     unusable = [
         name for name, tensor in weights.items() if tensor.layout != torch.strided or tensor.device.type != "cpu"
     ]
-    # One number can be stretched over any shape, and takes the room of all its copies once it is converted.
+    # A file can stretch one number over any shape, which takes the memory of all its copies once it is converted.
     size = sum(tensor.nbytes for name, tensor in weights.items() if name not in unusable)
     if unusable or size > 2 * path.stat().st_size:
         raise CheckpointError(
             f"{path}: expected plain tensors, got "
-            + (f"others {_listed(unusable)}" if unusable else f"{size:,} bytes of them in a file that has fewer")
+            + (f"others {_listed(unusable)}" if unusable else f"{size:,} bytes of them in a much smaller file")
+            + "; ask its author for a file with ordinary tensors"
         )
     return weights
 
 
 def build_and_fill(build: Callable[[], _Module], weights: Mapping[str, torch.Tensor], *, source: str) -> _Module:
-    """Build a model and put weights into it: each of its own, and no other.
+    """Build a model and fill it with weights, which must be exactly the ones that it has.
 
-    The model is first built without memory, so no time goes into random weights that are thrown away.
+    The model is first built without memory, so no time goes into random weights that would be thrown away.
 
     Args:
-        build: Makes the model.
-        weights: By the model's names; taken over, not copied.
-        source: Where they are from, for messages.
+        build: Builds the model.
+        weights: Tensors by the model's names. They are not copied.
+        source: Where they come from, for messages.
 
     Returns:
         The model on the CPU, in evaluation mode.
@@ -116,7 +117,7 @@ def build_and_fill(build: Callable[[], _Module], weights: Mapping[str, torch.Ten
 
 
 def _restore_constants(model: torch.nn.Module) -> bool:
-    """Make the buffers that no file holds; False if there is one whose value is not known here."""
+    """Fill in the buffers that no file holds. Returns False if the value of one is unknown here."""
     saved = model.state_dict().keys()
     for path, module in model.named_modules():
         for name, buffer in list(module.named_buffers(recurse=False)):
@@ -150,7 +151,7 @@ def _check_fit(expected: Mapping[str, torch.Tensor], got: Mapping[str, torch.Ten
         for name in expected
         if name in got and expected[name].is_floating_point() and not got[name].is_floating_point()
     ]:
-        faults.append(f"no real numbers {_listed(no_reals)}")
+        faults.append(f"not floating-point {_listed(no_reals)}")
     if faults:
         raise CheckpointError(
             f"{source}: the weights do not fit the model that config.json describes: {'; '.join(faults)}. "

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -112,7 +111,7 @@ def fit(
         )
         if is_first_process():
             _warn_of_truncation(collator)
-        model: Any = copy.deepcopy(checkpoint.model)  # a torch module too, which the protocol does not say
+        model = copy.deepcopy(checkpoint.model)
         data = TrainingData(groups, collator, validation)
         train(model.train(), data, options, output / "states", device=chosen_device, verbose=verbose)
     trained = _with_weights(checkpoint, model.state_dict())
@@ -140,7 +139,7 @@ def _warn_of_truncation(collator: GroupCollator) -> None:
 
 def _with_weights(checkpoint: Checkpoint, weights: dict[str, torch.Tensor]) -> Checkpoint:
     """The checkpoint with other weights, in a model that no Trainer has touched: that one keeps mixed precision on."""
-    model: Any = copy.deepcopy(checkpoint.model)
+    model = copy.deepcopy(checkpoint.model)
     model.cpu().load_state_dict({name: tensor.cpu() for name, tensor in weights.items()})
     if getattr(model.config, "known_scores", None):
         model.config.known_scores = None  # the old weights' answers

@@ -24,6 +24,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.model.bert_cat import CrossEncoder
 from pyterrier_bertcat.training.collation import GroupCollator, GroupDataset
 from pyterrier_bertcat.training.losses import Loss
 from pyterrier_bertcat.training.options import TrainingOptions
@@ -66,7 +67,7 @@ def queries_per_device(options: TrainingOptions, device: torch.device) -> int:
 
 
 def train(
-    model: torch.nn.Module,
+    model: CrossEncoder,
     data: TrainingData,
     options: TrainingOptions,
     states: Path,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ir_measures
 import pytest
 from ir_measures import AP, ERR, RBP, RR, P, R, nDCG
-from pyterrier_bertcat.files.measures import measure_of
 
+from pyterrier_bertcat.data.measures import measure_of
 from pyterrier_bertcat.errors import InputError
 
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 import transformers
 from conftest import tiny_encoder_config, tiny_model
-from helpers.checkpoint_edits import edit_config
 from safetensors.torch import load_file
 
 from pyterrier_bertcat.errors import CheckpointError
@@ -163,43 +162,6 @@ def test_the_authors_from_pretrained_reads_a_saved_folder(checkpoint, tmp_path):
     theirs = WholeAuthorsModel.from_pretrained(save_checkpoint(checkpoint, tmp_path / "saved"))
     ours = checkpoint.model.state_dict()
     assert all(torch.equal(tensor, ours[name]) for name, tensor in theirs.state_dict().items())
-
-
-# --- fingerprint -----------------------------------------------------------------------------------------------------
-
-
-def test_any_weight_changes_the_fingerprint(tokenizer):
-    original = Checkpoint(model=tiny_model(), tokenizer=tokenizer).fingerprint
-    assert len(original) == 64
-    assert Checkpoint(model=tiny_model(), tokenizer=tokenizer, source="elsewhere").fingerprint == original
-    for name in [*list(tiny_model().state_dict())[:4], *list(tiny_model().state_dict())[-3:]]:
-        model = tiny_model()
-        with torch.no_grad():
-            model.get_parameter(name).view(-1)[-1] += 1e-3
-        assert Checkpoint(model=model, tokenizer=tokenizer).fingerprint != original, name
-
-
-@pytest.mark.parametrize("change", [{"n_heads": 2}, {"activation": "relu"}])
-def test_what_else_decides_scores_changes_the_fingerprint(change, checkpoint, folder):
-    edit_config(folder, encoder={**checkpoint.model.config.encoder, **change})
-    assert load_checkpoint(folder).fingerprint != checkpoint.fingerprint
-
-
-def test_what_decides_no_score_leaves_the_fingerprint(checkpoint, folder):
-    known = [{"query": "q", "text": "t", "score": 1.0}]
-    edit_config(folder, bert_model="another/name", known_scores=known, trainable=False)
-    assert load_checkpoint(folder).fingerprint == checkpoint.fingerprint
-
-
-@pytest.mark.parametrize("change", ["a word", "case"])
-def test_the_vocabulary_and_its_use_change_the_fingerprint(change, checkpoint, folder, minilm_folder):
-    (folder / "tokenizer.json").unlink()
-    words = (minilm_folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    if change == "a word":
-        words[5000], words[5001] = words[5001], words[5000]
-    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
-    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": change != "case"}))
-    assert load_checkpoint(folder).fingerprint != checkpoint.fingerprint
 
 
 # --- saving ----------------------------------------------------------------------------------------------------------

@@ -84,7 +84,7 @@ def test_paths_that_are_no_folders_and_names_that_are_no_names_are_refused(name)
 
 def test_a_revision_belongs_to_the_hub(folder):
     for name in (folder, str(folder), "mini"):
-        with pytest.raises(InputError, match="goes with a name on the hub"):
+        with pytest.raises(InputError, match="needs a name on the hub"):
             load_checkpoint(name, revision="main")
 
 

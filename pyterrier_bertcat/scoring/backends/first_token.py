@@ -1,23 +1,25 @@
 """The encoder as scoring needs it: no padding, and a last layer that is computed for the first tokens only.
 
 A cross-encoder reads nothing but the first token of the last layer. That token attends to all tokens, so the last layer
-needs everybody's key and value, but query, output projection and feed-forward of the first token alone. The result is
-exactly that of the whole layer; of a six-layer encoder's arithmetic, 14 % is saved.
+needs the keys and values of all of them, but query, output projection and feed-forward of the first token alone. The
+result is exactly that of the whole layer, and a six-layer encoder saves 14 % of its arithmetic.
 
-DistilBERT, BERT (MiniLM is one) and ELECTRA are the same network under different names, so a table of names is enough
-to run them all. Training goes through the encoder's own forward pass, which is also the reference for this one.
+DistilBERT, BERT (MiniLM is one) and ELECTRA are the same network under different names, which `families` lists.
+Training uses the encoder's own forward pass, which is also the reference for this one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import torch
-from transformers import BertModel, DistilBertModel, ElectraModel, PreTrainedModel
+import transformers
+from transformers import PreTrainedModel
 
+from pyterrier_bertcat.model.families import LayerParts, family_of
 from pyterrier_bertcat.scoring.backends.attention import Attention
-from pyterrier_bertcat.scoring.backends.fused_linear import Activation, FusedLinear
+from pyterrier_bertcat.scoring.backends.fused_linear import FusedLinear
 
 
 class Tokens(NamedTuple):
@@ -42,24 +44,14 @@ class Tokens(NamedTuple):
 class _Layer:
     """One transformer layer (Vaswani et al. 2017, normalised after each residual sum), by its parts."""
 
-    def __init__(
-        self,
-        *,
-        query: torch.nn.Linear,
-        key: torch.nn.Linear,
-        value: torch.nn.Linear,
-        attention_output: torch.nn.Linear,
-        attention_norm: torch.nn.LayerNorm,
-        intermediate: torch.nn.Linear,
-        activation: Activation,
-        output: torch.nn.Linear,
-        output_norm: torch.nn.LayerNorm,
-        linear: type[FusedLinear],
-    ) -> None:
-        self._query, self._key, self._value = linear(query), linear(key), linear(value)
-        self._attention_output, self._attention_norm = linear(attention_output), attention_norm
-        self._intermediate = linear(intermediate, activation)
-        self._output, self._output_norm = linear(output), output_norm
+    def __init__(self, layer: torch.nn.Module, parts: LayerParts, linear: type[FusedLinear]) -> None:
+        def part(name: str) -> Any:
+            return attrgetter(name)(layer)
+
+        self._query, self._key, self._value = (linear(part(name)) for name in (parts.query, parts.key, parts.value))
+        self._attention_output, self._attention_norm = linear(part(parts.attention_output)), part(parts.attention_norm)
+        self._intermediate = linear(part(parts.intermediate), part(parts.activation))
+        self._output, self._output_norm = linear(part(parts.output)), part(parts.output_norm)
 
     def __call__(self, hidden: torch.Tensor, attention: Attention, heads: int) -> torch.Tensor:
         """All tokens: (tokens, hidden) or (batch, length, hidden) -> the same."""
@@ -91,7 +83,10 @@ class FirstTokenPath:
         """
         self._encoder: Any = encoder
         self._heads = int(encoder.config.num_attention_heads)
-        *self._layers, self._last = _LAYERS[type(encoder)](encoder, linear)
+        parts = family_of(encoder.config).layers
+        if parts is None:
+            raise TypeError(f"expected an encoder for which has_first_token_path holds, got {type(encoder).__name__}")
+        *self._layers, self._last = (_Layer(layer, parts, linear) for layer in attrgetter(parts.layers)(encoder))
 
     def __call__(self, tokens: Tokens, attention: Attention) -> torch.Tensor:
         """Encodes a batch.
@@ -110,9 +105,12 @@ class FirstTokenPath:
 
 
 def has_first_token_path(encoder: PreTrainedModel) -> bool:
-    """Whether `FirstTokenPath` knows this encoder; it must be of the class itself, a subclass may do otherwise."""
-    absolute = getattr(encoder.config, "position_embedding_type", None) in (None, "absolute")
-    return type(encoder) in _LAYERS and absolute and not getattr(encoder.config, "is_decoder", False)
+    """Whether `FirstTokenPath` can run this encoder. A subclass may compute something else, so the class must match."""
+    config, family = encoder.config, family_of(encoder.config)
+    if family.layers is None or type(encoder) is not getattr(transformers, family.encoder, None):
+        return False
+    absolute = getattr(config, "position_embedding_type", None) in (None, "absolute")
+    return absolute and not getattr(config, "is_decoder", False)
 
 
 def _embedded(encoder: Any, tokens: Tokens) -> torch.Tensor:
@@ -128,46 +126,3 @@ def _embedded(encoder: Any, tokens: Tokens) -> torch.Tensor:
     if hasattr(encoder, "embeddings_project"):  # ELECTRA's embeddings may be narrower than its layers
         hidden = encoder.embeddings_project(hidden)
     return hidden
-
-
-def _distilbert_layers(encoder: Any, linear: type[FusedLinear]) -> list[_Layer]:
-    return [
-        _Layer(
-            query=layer.attention.q_lin,
-            key=layer.attention.k_lin,
-            value=layer.attention.v_lin,
-            attention_output=layer.attention.out_lin,
-            attention_norm=layer.sa_layer_norm,
-            intermediate=layer.ffn.lin1,
-            activation=layer.ffn.activation,
-            output=layer.ffn.lin2,
-            output_norm=layer.output_layer_norm,
-            linear=linear,
-        )
-        for layer in encoder.transformer.layer
-    ]
-
-
-def _bert_layers(encoder: Any, linear: type[FusedLinear]) -> list[_Layer]:
-    return [
-        _Layer(
-            query=layer.attention.self.query,
-            key=layer.attention.self.key,
-            value=layer.attention.self.value,
-            attention_output=layer.attention.output.dense,
-            attention_norm=layer.attention.output.LayerNorm,
-            intermediate=layer.intermediate.dense,
-            activation=layer.intermediate.intermediate_act_fn,
-            output=layer.output.dense,
-            output_norm=layer.output.LayerNorm,
-            linear=linear,
-        )
-        for layer in encoder.encoder.layer
-    ]
-
-
-_LAYERS: dict[type[Any], Callable[[Any, type[FusedLinear]], list[_Layer]]] = {
-    DistilBertModel: _distilbert_layers,
-    BertModel: _bert_layers,
-    ElectraModel: _bert_layers,
-}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -55,7 +55,7 @@ class TorchBackend:
         """
         self.device = choose_device(device)
         self.dtype = choose_dtype(dtype, self.device)
-        self._owned: Any = model
+        self._owned = model
         self._linear = fastest_linear(self.device, self.dtype)
         self._packs = self.device.type == "cpu" or variable_length_works(self.device, self.dtype)
         self._placed = _Placed(self._owned, self.device, self.dtype, self._linear)
@@ -179,16 +179,18 @@ class _Placed:
         path: Its encoder's first-token path, or None where it has none.
     """
 
-    def __init__(self, owned: Any, device: torch.device, dtype: torch.dtype, linear: type[FusedLinear]) -> None:
+    def __init__(
+        self, owned: CrossEncoder, device: torch.device, dtype: torch.dtype, linear: type[FusedLinear]
+    ) -> None:
         self.version = weights_version(owned)
         in_place = all(
             weight.device == device and weight.dtype == dtype == torch.float32 for weight in owned.parameters()
         )
-        self.model: Any = owned if in_place else copy.deepcopy(owned).cast_encoder(dtype).to(device)
+        self.model = owned if in_place else copy.deepcopy(owned).cast_encoder(dtype).to(device)
         encoder = self.model.bert_model
         self.path = FirstTokenPath(encoder, linear=linear) if has_first_token_path(encoder) else None
 
 
-def weights_version(model: Any) -> list[tuple[int, int]]:
+def weights_version(model: torch.nn.Module) -> list[tuple[int, int]]:
     """Differs after any change of the weights: where each is, and how often it was written to."""
     return [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in model.parameters()]
