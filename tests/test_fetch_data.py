@@ -53,14 +53,8 @@ def publish(folder, path, content):
 
 def fetch(data, name, mirror="http://127.0.0.1:1", **environment):
     command = [sys.executable, "-m", "benchmarks.fetch_data", "--data", data, "--only", name, "--mirror", mirror]
-    return subprocess.run(
-        command,
-        cwd=REPOSITORY,
-        env={**os.environ, "no_proxy": "127.0.0.1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    environment = {**os.environ, "no_proxy": "127.0.0.1", **environment}
+    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def lines(path):
