@@ -1,8 +1,8 @@
 """Do explanations tell the truth? The words ranked highest are removed, and the score has to fall more than for others.
 
-    python benchmarks/faithfulness.py --data DATA [--model mini] [--pairs 100] [--plot FILE]
+    python -m benchmarks.quality.faithfulness --data DATA [--model mini] [--pairs 100] [--plot FILE]
 
-DATA is as for ``train_mini.py``; the pairs are queries of ``squad_dev`` with a text judged relevant, drawn with a fixed
+DATA is the folder that holds ``squad_dev``; the pairs are queries of it with a text judged relevant, drawn with a fixed
 seed. Of each text the first 1, 3, 5 and 10 words are removed together, as ranked by each method. Controls: words drawn
 at random (five times), and the same with words that are in the query too before all others. Prints the mean loss of
 score as a Markdown table, and on how many of the pairs each method's words cost more than random ones.
@@ -10,14 +10,13 @@ score as a Markdown table, and on how many of the pairs each method's words cost
 
 from __future__ import annotations
 
-import argparse
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import pyterrier as pt
-from train_mini import read_collection
 
+from benchmarks.common import Collection, argument_parser
 from pyterrier_bertcat.explain.explainer import Explainer
 from pyterrier_bertcat.explain.explanations import Explanation
 from pyterrier_bertcat.explain.words import Word
@@ -31,11 +30,10 @@ RANDOM, IN_QUERY = "random words", "random words, the query's first"
 
 def pairs_of(data: Path, count: int) -> list[tuple[str, str]]:
     """Queries with a relevant text."""
-    documents, topics, qrels = read_collection(data / "squad_dev", "")
-    texts = {document["docno"]: document["text"] for document in documents}
-    queries = dict(zip(topics["qid"], topics["query"], strict=True))
-    judged = qrels[qrels["label"] > 0].sample(count, random_state=0)
-    return [(queries[qid], texts[docno]) for qid, docno in zip(judged["qid"], judged["docno"], strict=True)]
+    squad = Collection.read(data / "squad_dev")
+    queries = dict(zip(squad.topics["qid"], squad.topics["query"], strict=True))
+    judged = squad.qrels[squad.qrels["label"] > 0].sample(count, random_state=0)
+    return [(queries[qid], squad.texts[docno]) for qid, docno in zip(judged["qid"], judged["docno"], strict=True)]
 
 
 def of_the_text(explanation: Explanation) -> list[Word]:
@@ -52,8 +50,7 @@ def without(text: str, words: list[Word]) -> str:
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser = argument_parser(__doc__, data=True)
     parser.add_argument("--model", default="mini")
     parser.add_argument("--pairs", type=int, default=100)
     parser.add_argument("--plot", type=Path, help="where to draw the table")

@@ -1,6 +1,7 @@
 """A long job that is killed with -9 again and again: does it end as if nothing had happened, and what does that cost?
 
-    OMP_NUM_THREADS=1 python benchmarks/killed_job.py --data DATA [--queries 1020] [--depth 100] [--kills 5] [--seed 0]
+    OMP_NUM_THREADS=1 python -m benchmarks.endurance.killed_job --data DATA [--queries 1020] [--depth 100]
+        [--kills 5] [--seed 0]
 
 DATA is the folder that holds ``squad_dev``. BM25's best are written as a TREC run, and ``pyterrier-bertcat rerank``
 re-ranks them twice: once without a stop; and once killed when it has scored a random number of pairs, and each time
@@ -12,7 +13,6 @@ start appends to before it scores a batch. Ends with exit code 1 if the two runs
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -24,15 +24,18 @@ import time
 from pathlib import Path
 
 import pyterrier_bertcat.cli
+from benchmarks.common import Collection, argument_parser, tiny_checkpoint
+from pyterrier_bertcat.data.runs import RunWriter
+from pyterrier_bertcat.model.checkpoint import save_checkpoint
 from pyterrier_bertcat.scoring.backends.torch import TorchBackend
 
-COUNTED = "--counted"
+MODULE = "benchmarks.endurance.killed_job"
+COUNTED = "--counted"  # the option with which it starts itself, as a job
 
 
 def main() -> None:
-    """Prints the table, and ends with exit code 1 where the runs differ."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    """Prints the table, and ends with exit code 1 if the runs differ."""
+    parser = argument_parser(__doc__, data=True)
     parser.add_argument("--queries", type=int, default=1020)
     parser.add_argument("--depth", type=int, default=100)
     parser.add_argument("--kills", type=int, default=5)
@@ -61,22 +64,14 @@ def main() -> None:
 
 def write_job(folder: Path, data: Path, queries: int, depth: int) -> int:
     """Writes the checkpoint, the run, the topics and the texts; returns how many rows the run has."""
-    from tiny_checkpoint import tiny_checkpoint  # late, all of it: the jobs, which start from this file too, need none
-    from train_mini import read_collection
-
-    from pyterrier_bertcat.data.bm25 import Bm25Retriever
-    from pyterrier_bertcat.data.runs import RunWriter
-    from pyterrier_bertcat.model.checkpoint import save_checkpoint
-
     save_checkpoint(tiny_checkpoint(), folder / "model")
-    documents, topics, _ = read_collection(data, "")
-    topics = topics.sample(min(queries, len(topics)), random_state=0)
-    results = Bm25Retriever(documents, num_results=depth)(topics)
+    collection = Collection.read(data).sample(queries)
+    topics, results = collection.topics, collection.candidates(depth)
     with RunWriter(folder / "bm25.run") as run:
         run.write(results)
     lines = [f"{qid}\t{' '.join(query.split())}\n" for qid, query in zip(topics["qid"], topics["query"], strict=True)]
     (folder / "topics.tsv").write_text("".join(lines))
-    (folder / "texts.jsonl").write_text("".join(json.dumps(document) + "\n" for document in documents))
+    (folder / "texts.jsonl").write_text("".join(json.dumps(document) + "\n" for document in collection.documents))
     return len(results)
 
 
@@ -86,11 +81,13 @@ def start_job(folder: Path, output: str) -> subprocess.Popen[bytes]:
     files["--model"] = "model"
     named = [part for option, name in files.items() for part in (option, str(folder / name))]
     count = str(folder / f"{output}.count")
-    return subprocess.Popen([sys.executable, __file__, COUNTED, count, "rerank", *named, "--quiet", "--device", "cpu"])
+    return subprocess.Popen(
+        [sys.executable, "-m", MODULE, COUNTED, count, "rerank", *named, "--quiet", "--device", "cpu"]
+    )
 
 
 def killed_job(folder: Path, pairs: int, *, kills: int, seed: int) -> None:
-    """Starts the job, kills it when so many pairs are scored, and so on; then lets it finish."""
+    """Starts the job and kills it at random numbers of scored pairs, again and again; then lets it finish."""
     draw = random.Random(seed)
     moments = sorted(draw.randrange(pairs) for _ in range(kills))
     before = 0

@@ -1,19 +1,18 @@
 """What Ray costs beside the scoring, on this machine's two cores.
 
-    python benchmarks/cluster.py [--pairs 2000 20000] [--threads 1 2] [--rounds 1]
+    python -m benchmarks.speed.cluster [--pairs 2000 20000] [--threads 1 2] [--rounds 1]
 
-- Pairs of ``mini`` in bfloat16, texts of 60 words, no text twice, scored by `PairScorer` in one process with so many
-  threads; by a job of one actor with one thread; by a job of two actors with one each: by turns.
+- Pairs of ``mini`` in bfloat16, texts of 60 words, no text twice, scored by `PairScorer` in one process with
+  each number of threads, then by a Ray job of one actor and of two, with one thread each.
 - A job of a single pair: what starting actors takes.
 - 200 pairs in a single shard and in 200: what each shard takes; and a second call, which finds nothing to do.
 
-Seconds depend on what else runs on the machine; core-seconds, which are what all processes of Ray and of this script
-computed for, depend on that much less.
+Seconds depend on what else runs on the machine. Core-seconds, the time for which all processes of Ray and this script
+computed, depend on that much less.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import tempfile
@@ -27,8 +26,9 @@ import pandas as pd
 import psutil
 import ray
 import torch
-from speed_workloads import random_texts
 
+from benchmarks.common import argument_parser, machine, made_up_run, made_up_texts
+from benchmarks.speed.workloads import one_token_words
 from pyterrier_bertcat import PairScorer, load_checkpoint
 from pyterrier_bertcat.ray import rerank
 
@@ -39,17 +39,9 @@ SHARDS = 8
 
 
 def pairs_frame(count: int) -> pd.DataFrame:
-    """So many pairs, 100 for each query."""
-    queries = random_texts(np.full(-(-count // DEPTH), QUERY_WORDS), 1)
-    rows = range(count)
-    return pd.DataFrame(
-        {
-            "qid": [f"q{row // DEPTH}" for row in rows],
-            "query": [queries[row // DEPTH] for row in rows],
-            "docno": [f"d{row}" for row in rows],
-            "text": random_texts(np.full(count, TEXT_WORDS), 2),
-        }
-    )
+    """Pairs, 100 for each query."""
+    texts = made_up_texts(np.full(count, TEXT_WORDS), 2, one_token_words())
+    return made_up_run(count, DEPTH, texts, query_words=QUERY_WORDS, vocabulary=one_token_words())
 
 
 class CoreSeconds:
@@ -106,11 +98,12 @@ def job(frame: pd.DataFrame, folder: Path, what: str, **options: object) -> None
 
 def main() -> None:
     """Measures, and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--pairs", type=int, nargs="+", default=[2000, 20000])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=1)
     arguments = parser.parse_args()
+    print(machine())
     with reported("ray.init", 0):
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000)
     with tempfile.TemporaryDirectory() as name:

@@ -1,4 +1,4 @@
-"""The ways of scoring that ``speed.py`` compares: all of them load one and the same folder, and score the same network.
+"""The ways of scoring that `benchmarks.speed.speed` compares. All of them load the same folder.
 
 The folder holds a DistilBERT of base size with Hugging Face's sequence classification head and random weights, so that
 every library can read it. Weights don't change how long a product takes.
@@ -17,8 +17,8 @@ import more_itertools
 import numpy as np
 import torch
 import transformers
-from rival_int8 import sentence_transformers_int8
 
+from benchmarks.speed.rival_int8 import sentence_transformers_int8
 from pyterrier_bertcat import PairScorer, load_checkpoint
 from pyterrier_bertcat.scoring.backends.openvino import OpenVinoBackend
 

@@ -1,16 +1,15 @@
 """How well a checkpoint re-ranks BM25's top 100, on collections that it was not trained on.
 
-    python benchmarks/effectiveness.py --data DATA [--model mini] [--only qed_nq]
+    python -m benchmarks.quality.effectiveness --data DATA [--model mini] [--only qed_nq]
         [--queries 300] [--dtype float32 bfloat16 int8] [--plot FILE]
 
-DATA is as for ``train_mini.py``. Prints a Markdown table: BM25 (k1 0.9, b 0.4) against each dtype, by MRR@10, nDCG@10,
-a paired t-test and the seconds per query; with more than one dtype, how far the scores are apart too. int8 is
-OpenVINO's.
+DATA is the folder that ``python -m benchmarks.fetch_data`` wrote. Prints a Markdown table: BM25 (k1 0.9, b 0.4) against
+each dtype, by MRR@10, nDCG@10, a paired t-test and the seconds per query; with more than one dtype, how far the scores
+are apart too. int8 is OpenVINO's.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,8 +21,8 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_pisa
 from ir_measures import RR, nDCG
-from train_mini import read_collection
 
+from benchmarks.common import Collection, argument_parser, machine
 from pyterrier_bertcat import BertCatReRanker
 from pyterrier_bertcat.data.bm25 import Bm25Retriever
 from pyterrier_bertcat.data.pydoc_collection import PydocDataset, pydoc_documents
@@ -48,33 +47,34 @@ def with_texts(documents: list[dict[str, str]]) -> pt.Transformer:
     return pt.apply.text(lambda row: texts[row["docno"]])
 
 
+def bm25(documents: list[dict[str, str]]) -> pt.Transformer:
+    """BM25's best, with their texts."""
+    return Bm25Retriever(documents, num_results=DEPTH) >> with_texts(documents)
+
+
 def tasks(data: Path, wanted: list[str], queries: int, folder: Path) -> Iterator[Task]:
     """The wanted collections one after the other; those with many queries are sampled with a fixed seed."""
     splits = {"qed_nq": ".dev", "squad_dev": ""}
     for name, split in ((name, split) for name, split in splits.items() if name in wanted):
-        documents, topics, qrels = read_collection(data / name, split)
-        sample = topics.sample(min(queries, len(topics)), random_state=0).reset_index(drop=True)
-        qrels = qrels[qrels["qid"].isin(sample["qid"])]
-        yield Task(name, Bm25Retriever(documents, num_results=DEPTH) >> with_texts(documents), sample, qrels)
+        collection = Collection.read(data / name, split).sample(queries)
+        yield Task(name, bm25(collection.documents), collection.topics, collection.qrels)
     if "pydoc" in wanted:
-        documents, dataset = pydoc_documents(), PydocDataset()
-        first_stage = Bm25Retriever(documents, num_results=DEPTH) >> with_texts(documents)
-        yield Task("bertcat:pydoc", first_stage, dataset.get_topics(), dataset.get_qrels())
+        dataset = PydocDataset()
+        yield Task("bertcat:pydoc", bm25(pydoc_documents()), dataset.get_topics(), dataset.get_qrels())
     if "vaswani" in wanted:
-        documents, topics, qrels = read_collection(data / "vaswani", "")
+        collection = Collection.read(data / "vaswani")
         index = pyterrier_pisa.PisaIndex(str(folder / "vaswani.pisa"), threads=1)
-        index.index(documents)
-        first_stage = index.bm25(num_results=DEPTH, verbose=False) >> with_texts(documents)
-        yield Task("vaswani (PISA)", first_stage, topics, qrels)
+        index.index(collection.documents)
+        first_stage = index.bm25(num_results=DEPTH, verbose=False) >> with_texts(collection.documents)
+        yield Task("vaswani (PISA)", first_stage, collection.topics, collection.qrels)
 
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser = argument_parser(__doc__, data=True)
     parser.add_argument("--model", default="mini")
     parser.add_argument("--only", nargs="+", choices=COLLECTIONS, default=COLLECTIONS, help="some of the collections")
-    parser.add_argument("--queries", type=int, default=300, help="at most so many per collection (300)")
+    parser.add_argument("--queries", type=int, default=300, help="at most this many per collection (300)")
     parser.add_argument("--dtype", nargs="+", default=["float32"])
     parser.add_argument("--plot", type=Path, help="where to draw nDCG@10 of BM25 and of the first dtype")
     arguments = parser.parse_args()
@@ -84,6 +84,7 @@ def main() -> None:
         ).load()
         for dtype in arguments.dtype
     }
+    print(f"{machine()}\n")
     print("| collection | queries | system | MRR@10 | nDCG@10 | p (nDCG@10) | s/query |\n|---|---|---|---|---|---|---|")
     drawn: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:

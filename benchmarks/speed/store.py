@@ -1,6 +1,6 @@
 """What the score store costs: looking up, writing while scoring, bytes on disk.
 
-    python benchmarks/store.py [--pairs 1000000] [--rounds 3] [--scored 512]
+    python -m benchmarks.speed.store [--pairs 1000000] [--rounds 3] [--scored 512]
 
 Prints Markdown tables, medians over the rounds.
 
@@ -8,26 +8,27 @@ Looking up: a frame whose scores are all stored, in a process that is held to on
 1,000 texts for each query, no text twice; and 100 texts for each query out of a tenth as many distinct ones. A text is
 60 made-up words. Timed are the scores alone, from lists of strings, and the way from the frame to the ranked frame.
 
-Writing: the same pairs scored without a store, and through an empty one, by turns. By the packaged checkpoint in
-bfloat16, texts of 12 words (some 60 tokens), in CPU time with one thread, which other programs disturb least; and by a
+Writing: the same pairs scored without a store and through an empty one, alternating. By the packaged checkpoint in
+bfloat16, texts of 12 words (about 60 tokens), in CPU time with one thread, which other programs disturb least; and by a
 stand-in for a GPU, which gives 1,024 scores at a time, 60,000 per second, and leaves the CPU idle. "Writing" is the
 share of time that a store adds, hashing and looking up aside, which "in all" has as well.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from benchmarks.common import argument_parser, machine, made_up_run, made_up_texts, seconds_of
 from pyterrier_bertcat.pipeline.frames import query_text_pairs, ranked
 from pyterrier_bertcat.scoring.statistics import RunStatistics
 from pyterrier_bertcat.store.pair_hashes import HashedPairs
@@ -35,18 +36,19 @@ from pyterrier_bertcat.store.read_through import ReadThroughScorer
 from pyterrier_bertcat.store.score_store import ScoreStore
 
 SETTINGS = {"checkpoint": "0" * 64, "max_length": 512, "dtype": "bfloat16"}
-WORDS_PER_TEXT, WORDS_PER_SHORT_TEXT, WORDS_PER_QUERY = 60, 12, 6
+WORDS_PER_TEXT, WORDS_PER_SHORT_TEXT = 60, 12
 DEVICE_BATCH, DEVICE_PAIRS_PER_S, DEVICE_PAIRS = 1024, 60_000, 300_000
 
 
 def main() -> None:
     """Prints the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--pairs", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scored", type=int, default=512, help="pairs that the packaged checkpoint scores")
     arguments = parser.parse_args()
-    texts = made_up(arguments.pairs, WORDS_PER_TEXT)
+    print(f"{machine()}\n")
+    texts = made_up_texts(np.full(arguments.pairs, WORDS_PER_TEXT), seed=1)
     print_looking_up(texts, arguments.rounds)
     print_writing(texts, arguments.rounds, arguments.scored)
 
@@ -57,7 +59,7 @@ def print_looking_up(texts: list[str], rounds: int) -> None:
     pairs = len(texts)
     print("| frame | scores alone, pairs/s | frame to ranked frame, pairs/s | bytes per pair |\n|---|---|---|---|")
     for per_query, distinct in ((1000, pairs), (100, pairs // 10)):
-        frame = made_up_frame(pairs, per_query, texts[:distinct])
+        frame = made_up_run(pairs, per_query, texts[:distinct])
         queries, found = frame["query"].tolist(), frame["text"].tolist()
         with tempfile.TemporaryDirectory() as folder:
             store = ScoreStore(folder)
@@ -71,7 +73,7 @@ def print_looking_up(texts: list[str], rounds: int) -> None:
             def from_frame(frame: pd.DataFrame = frame, scorer: ReadThroughScorer = scorer) -> pd.DataFrame:
                 return ranked(frame, scorer.score(*query_text_pairs(frame, text_field="text")))
 
-            alone = [seconds_of(scorer.score, queries, found) for _ in range(rounds)]
+            alone = [seconds_of(partial(scorer.score, queries, found)) for _ in range(rounds)]
             whole = [seconds_of(from_frame) for _ in range(rounds)]
             store.close()
         rates = " | ".join(f"{pairs / statistics.median(seconds):,.0f}" for seconds in (alone, whole))
@@ -83,14 +85,14 @@ def print_looking_up(texts: list[str], rounds: int) -> None:
 
 def print_writing(texts: list[str], rounds: int, scored: int) -> None:
     print("\n| scorer | pairs | pairs/s without a store | writing | in all |\n|---|---|---|---|---|")
-    short = made_up(scored, WORDS_PER_SHORT_TEXT)
+    short = made_up_texts(np.full(scored, WORDS_PER_SHORT_TEXT), seed=2)
     ways = {
         "stand-in for a GPU": (StandIn(), texts[:DEVICE_PAIRS], time.perf_counter),
         "mini in bfloat16": (packaged_scorer(), short, time.process_time),
     }
     for name, (scorer, texts, clock) in ways.items():
         count = len(texts)
-        frame = made_up_frame(count, 1000, texts)
+        frame = made_up_run(count, 1000, texts)
         pairs = frame["query"].tolist(), frame["text"].tolist()
         scorer.score(*pairs)
         figures = [with_and_without_store(scorer, *pairs, clock) for _ in range(rounds)]
@@ -102,7 +104,7 @@ def with_and_without_store(
     scorer: Any, queries: list[str], texts: list[str], clock: Callable[[], float]
 ) -> tuple[float, float, float]:
     """Seconds without a store, and which share more it takes with one: for writing, and in all."""
-    plain = seconds_of(scorer.score, queries, texts, clock=clock)
+    plain = seconds_of(lambda: scorer.score(queries, texts), clock=clock)
     looked_up: list[float] = []
 
     def make_scorer() -> Any:
@@ -146,42 +148,6 @@ def packaged_scorer() -> Any:
 
 def never() -> Any:
     raise RuntimeError("a score is missing in the store")
-
-
-def made_up(count: int, words: int) -> list[str]:
-    """Texts of words of two to nine letters, all different."""
-    random = np.random.default_rng(words)
-    letters = random.choice(list("abcdefghijklmnopqrstuvwxyz"), (20_000, 9))
-    vocabulary = ["".join(word[: 2 + row % 8]) for row, word in enumerate(letters)]
-    return [" ".join(vocabulary[word] for word in row) for row in random.integers(0, len(vocabulary), (count, words))]
-
-
-def made_up_frame(pairs: int, per_query: int, texts: list[str]) -> pd.DataFrame:
-    """A result frame; where texts are fewer than pairs, each query takes others of them."""
-    random, count = np.random.default_rng(0), -(-pairs // per_query)
-    if len(texts) >= pairs:
-        rows = np.arange(pairs)
-    else:
-        rows = np.concatenate([random.choice(len(texts), per_query, replace=False) for _ in range(count)])[:pairs]
-    qids = np.repeat(np.arange(count), per_query)[:pairs]
-    queries = made_up(count, WORDS_PER_QUERY)
-    return pd.DataFrame(
-        {
-            "qid": qids.astype(str),
-            "query": [queries[qid] for qid in qids],
-            "docno": rows.astype(str),
-            "text": [texts[row] for row in rows],
-        }
-    )
-
-
-def seconds_of(
-    function: Callable[..., object], *arguments: object, clock: Callable[[], float] = time.perf_counter
-) -> float:
-    """How long a call takes."""
-    start = clock()
-    function(*arguments)
-    return clock() - start
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""sentence-transformers' OpenVINO backend in int8, for ``speed_ways.py``, where it installs.
+"""sentence-transformers' OpenVINO backend in int8, for `benchmarks.speed.ways`, if it installs.
 
 It needs ``optimum-intel`` and ``datasets``; optimum-intel 2.2 needs transformers below 5.6, so that it has no place in
 the environment that this project is tested in. One with it:

@@ -1,31 +1,31 @@
 """What the package costs besides the model: frames of a million rows, imports, and the time to the first score.
 
-    python benchmarks/overhead.py [--rows 1000000] [--rounds 5]
+    python -m benchmarks.speed.overhead [--rows 1000000] [--rounds 5]
 
-- A frame of so many rows (1,000 documents a query, 60 words a document, 100,000 distinct documents) through the
+- A frame of this many rows (1,000 documents a query, 60 words a document, 100,000 distinct documents) through the
   re-ranker's own steps with a scorer that costs nothing: seconds, and memory at its peak above the frame.
 - A tenth of it, and all of it, through `PairScorer` with a backend that costs nothing: tokenising, batches, windows.
 - ``import pyterrier_bertcat`` after ``import pyterrier``: milliseconds, each in a fresh interpreter.
 - From constructing a re-ranker to its first score, against plain transformers loading the same weights: each in a fresh
-  interpreter, by turns, after the imports of torch and transformers; medians, and the ratio round by round.
+  interpreter, alternating, after the imports of torch and transformers; medians, and the median ratio of the rounds.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from memory import with_peak_memory
-from speed_ways import write_model
 
+from benchmarks.common import alternating, argument_parser, machine, made_up_texts, median_ratio, with_peak_memory
+from benchmarks.speed.ways import write_model
 from pyterrier_bertcat import PairScorer, load_checkpoint
 from pyterrier_bertcat.pairs.batches import PairBatch
 from pyterrier_bertcat.pairs.pair_tokenizer import checked_pairs, distinct_pairs
@@ -60,10 +60,11 @@ print(time.perf_counter() - start)
 
 def main() -> None:
     """Prints the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
+    print(machine())
 
     frame = frame_of(arguments.rows)
     start = time.perf_counter()
@@ -80,19 +81,20 @@ def main() -> None:
             f"PairScorer with a free backend, {len(part):,} pairs: {took_us:.0f} µs a pair, {peak:.0f} MB", flush=True
         )
 
-    imports = [seconds_of(IMPORT) * 1e3 for _ in range(arguments.rounds)]
+    imports = [measured_in_a_fresh_interpreter(IMPORT) * 1e3 for _ in range(arguments.rounds)]
     print(f"import pyterrier_bertcat after pyterrier: {statistics.median(imports):.2f} ms")
 
     with tempfile.TemporaryDirectory() as folder:
         write_model(Path(folder))
-        plain, ours = [], []
-        for _ in range(arguments.rounds):
-            plain.append(seconds_of(PLAIN, folder))
-            ours.append(seconds_of(OURS, folder))
-    ratio = statistics.median(mine / theirs for mine, theirs in zip(ours, plain, strict=True))
+        programs = {"plain": PLAIN, "ours": OURS}
+        seconds = alternating(
+            {name: partial(measured_in_a_fresh_interpreter, code, folder) for name, code in programs.items()},
+            arguments.rounds,
+        )
     print(
-        f"construct to first score {statistics.median(ours):.2f} s, "
-        f"loading with plain transformers {statistics.median(plain):.2f} s, ratio {ratio:.2f}"
+        f"construct to first score {statistics.median(seconds['ours']):.2f} s, "
+        f"loading with plain transformers {statistics.median(seconds['plain']):.2f} s, "
+        f"ratio {median_ratio(seconds['ours'], seconds['plain']):.2f}"
     )
 
 
@@ -114,8 +116,7 @@ class FreeBackend:
 def frame_of(rows: int) -> pd.DataFrame:
     """A run with texts; the rows in no order."""
     numbers = np.random.default_rng(0)
-    words = np.array([f"w{number}" for number in range(20_000)], dtype=object)
-    texts = np.array([" ".join(numbers.choice(words, WORDS)) for _ in range(DOCUMENTS)], dtype=object)
+    texts = np.array(made_up_texts(np.full(DOCUMENTS, WORDS), seed=0), dtype=object)
     order = numbers.permutation(rows)
     queries, documents = order // DEPTH, numbers.integers(0, DOCUMENTS, rows)
     return pd.DataFrame(
@@ -137,8 +138,8 @@ def rerank_for_nothing(frame: pd.DataFrame) -> pd.DataFrame:
     return ranked(frame, scores[place])
 
 
-def seconds_of(code: str, *arguments: str) -> float:
-    """What a fresh interpreter measured."""
+def measured_in_a_fresh_interpreter(code: str, *arguments: str) -> float:
+    """The seconds that a program measures and prints."""
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
 

@@ -1,6 +1,6 @@
-"""What each option of `BertCatReRanker` costs in time: one process, the options by turns, medians.
+"""What each option of `BertCatReRanker` costs in time: one process, the options alternate, medians.
 
-    python benchmarks/options.py --data DATA [--model mini] [--pairs 200] [--rounds 5]
+    python -m benchmarks.speed.options --data DATA [--model mini] [--pairs 200] [--rounds 5]
 
 DATA is the folder that holds ``squad_dev``: its questions with BM25's best 100 paragraphs. Prints a Markdown table: the
 time that the frame takes with an option, as a multiple of the time without any in the same round. Explaining is for
@@ -9,25 +9,23 @@ one pair, against scoring that pair alone.
 
 from __future__ import annotations
 
-import argparse
-import statistics
 import tempfile
 import warnings
 from pathlib import Path
 
 import pandas as pd
-from speed import seconds_of
-from speed_workloads import WORKLOADS
 
+from benchmarks.common import alternating, argument_parser, machine, median_ratio, timed
+from benchmarks.speed.workloads import WORKLOADS
 from pyterrier_bertcat import BertCatReRanker, Passages
 
+BASE = "no option"
 PASSAGE_COLUMNS = ["passages", "passage", "passage_start", "passage_end", "truncated"]
 
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser = argument_parser(__doc__, data=True)
     parser.add_argument("--model", default="mini")
     parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
@@ -73,21 +71,24 @@ def main() -> None:
         runs = {name: (lambda way=way: way(frame)) for name, way in ways.items()}
         runs["store, nothing in it"] = through_an_empty_store
         runs["store, everything in it"] = lambda: full(frame)
-        ratios: dict[str, list[float]] = {}
-        for _ in range(arguments.rounds):
-            base = seconds_of(lambda: plain(frame))
-            for name, run in runs.items():
-                ratios.setdefault(name, []).append(seconds_of(run) / base)
-            base = seconds_of(lambda: plain.scorer.score([query], [text]))
-            for method in ("occlusion", "gradients"):
-                took = seconds_of(lambda method=method: plain.explain(query, text, method=method))
-                ratios.setdefault(f'explain(query, text, method="{method}")', []).append(took / base)
+        explained = {
+            f'explain(query, text, method="{method}")': lambda method=method: plain.explain(query, text, method=method)
+            for method in ("occlusion", "gradients")
+        }
+        ratios: dict[str, float] = {}
+        for base, against in (
+            (lambda: plain(frame), runs),
+            (lambda: plain.scorer.score([query], [text]), explained),
+        ):
+            seconds = alternating(timed({BASE: base} | against), arguments.rounds)
+            ratios |= {name: median_ratio(seconds[name], seconds[BASE]) for name in against}
+    print(f"{machine()}\n")
     print(
         f"{len(frame)} pairs, {arguments.model} in float32; the text that is explained has {len(text.split())} words\n"
     )
     print("| option | time, as a multiple |\n|---|---|")
-    for name, several in ratios.items():
-        print(f"| `{name}` | {statistics.median(several):.2f} |")
+    for name, ratio in ratios.items():
+        print(f"| `{name}` | {ratio:.2f} |")
 
 
 if __name__ == "__main__":

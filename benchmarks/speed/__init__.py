@@ -1,0 +1,1 @@
+"""How fast: against other ways of scoring, and what each part of the package costs."""

@@ -1,0 +1,1 @@
+"""How the files that come with the package were made."""
