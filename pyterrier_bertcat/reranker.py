@@ -208,11 +208,11 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         scores, columns = np.empty(0, dtype=np.float32), {}
         if queries and self.store is not None:
             stored = self._stored_scorer(self.store)
-            scores, self._stats = stored.score(queries, texts), stored.statistics
+            scores, self._stats = stored.score(queries, texts), stored.stats
         elif queries:
             scorer = self.scorer
-            scored = scorer.scored(queries, texts)
-            scores, self._stats = scored.scores, scorer.statistics
+            scored = scorer.score_in_detail(queries, texts)
+            scores, self._stats = scored.scores, scorer.stats
             columns = make_extra_columns(self.extra_columns, scored, texts, scorer.character_ranges)
         if queries:
             warn_of_truncation(self._stats or RunStatistics(), passages=self.passages, stacklevel=2)

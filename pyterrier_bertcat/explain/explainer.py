@@ -123,6 +123,6 @@ def best_passages(scorer: PairScorer, queries: Sequence[str], texts: Sequence[st
         )
     if not texts:
         return []
-    scored = scorer.scored(queries, texts)
+    scored = scorer.score_in_detail(queries, texts)
     starts, ends = scorer.character_ranges(texts, scored.best_passages).tolist()
     return [text[start:end] for text, start, end in zip(texts, starts, ends, strict=True)]

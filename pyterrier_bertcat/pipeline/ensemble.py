@@ -103,8 +103,8 @@ class MeanReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
     def scores(self, queries: Sequence[str], texts: Sequence[str]) -> NDArray[np.float32]:
         """Averages the members' scores of ``queries[i]`` with ``texts[i]``: twice n checked strings -> float32 (n,)."""
         scorers = [member.scorer for member in self.rerankers]
-        scores = [scorer.scored(queries, texts).scores for scorer in scorers]
-        self._stats = tuple(scorer.statistics or RunStatistics() for scorer in scorers)
+        scores = [scorer.score_in_detail(queries, texts).scores for scorer in scorers]
+        self._stats = tuple(scorer.stats or RunStatistics() for scorer in scorers)
         mean: NDArray[np.float64] = np.mean(scores, axis=0, dtype=np.float64)
         return mean.astype(np.float32)
 

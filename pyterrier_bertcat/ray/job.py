@@ -186,7 +186,7 @@ class _ShardScorer:
 
         reranker, source, kept = self._work.reranker, self._work.plan.store, list(self._work.columns)
         rows = read_shard(source, shard, list(dict.fromkeys((*kept, "query", reranker.text_field))))
-        scored = reranker.scorer.scored(*_pairs(rows, shard, reranker))
+        scored = reranker.scorer.score_in_detail(*_pairs(rows, shard, reranker))
         write_scores(Store(self._work.output), shard, rows.select(kept), scored.scores)
         return int(scored.cut.any(axis=0).sum())
 

@@ -60,7 +60,7 @@ class PairScorer:
     Attributes:
         options: As given.
         verbose: Whether calls that take longer than a second show a progress bar.
-        statistics: Of the last call that ended; None before the first one.
+        stats: Of the last call that ended; None before the first one.
 
     Example:
         >>> from pyterrier_bertcat import PairScorer, load_checkpoint
@@ -86,7 +86,7 @@ class PairScorer:
         """
         self.options = ScoringOptions(**{name: _by_name(value) for name, value in options.items()})
         self.verbose = verbose
-        self.statistics: RunStatistics | None = None
+        self.stats: RunStatistics | None = None
         self._tokenizer = self.options.pair_tokenizer(checkpoint.tokenizer)
         most_tokens, positions = self._tokenizer.most_tokens, checkpoint.model.max_positions
         if most_tokens > positions:
@@ -120,9 +120,11 @@ class PairScorer:
             ScoreError: The model gave a score that is not finite; the message names the pair.
             PairTooLargeError: One pair alone does not fit in memory.
         """
-        return self.scored(*checked_pairs(queries, texts)).scores
+        return self.score_in_detail(*checked_pairs(queries, texts)).scores
 
-    def scored(self, queries: Sequence[str], texts: Sequence[str], *, finished: Finished | None = None) -> ScoredPairs:
+    def score_in_detail(
+        self, queries: Sequence[str], texts: Sequence[str], *, finished: Finished | None = None
+    ) -> ScoredPairs:
         """Scores pairs, and says more about them than `score`. The strings are trusted: check them before.
 
         Args:
@@ -161,7 +163,7 @@ class PairScorer:
         run.device, run.dtype = self._backend.device_name, self._backend.dtype_name
         run.batch_tokens, run.peak_memory_mb = self._batch_tokens, self._backend.peak_memory_mb()
         run.seconds = time.perf_counter() - began
-        self.statistics = run
+        self.stats = run
         return scored
 
     def character_ranges(self, texts: Sequence[str], token_ranges: Rows) -> Rows:

@@ -51,7 +51,7 @@ class RunStatistics:
         >>> bertcat = BertCatReRanker("mini", max_length=16, device="cpu", verbose=False)
         >>> texts = ["Copy a file.", "Copy a file. " * 10]
         >>> _ = bertcat.scorer.score(["copy a folder"] * 2, texts)
-        >>> statistics = bertcat.scorer.statistics  # of frames: bertcat.stats
+        >>> statistics = bertcat.scorer.stats  # of frames: bertcat.stats
         >>> statistics.truncated_pairs, statistics.tokens_lost
         (1, 30)
     """

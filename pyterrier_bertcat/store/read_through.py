@@ -34,7 +34,7 @@ class ReadThroughScorer:
     written.
 
     Attributes:
-        statistics: Of the last call that ended; None before the first one.
+        stats: Of the last call that ended; None before the first one.
     """
 
     def __init__(self, store: ScoreStore, settings: Settings, make_scorer: Callable[[], PairScorer]) -> None:
@@ -48,7 +48,7 @@ class ReadThroughScorer:
         self._store = store
         self._settings = settings
         self._make_scorer = make_scorer
-        self.statistics: RunStatistics | None = None
+        self.stats: RunStatistics | None = None
 
     def score(self, queries: Sequence[str], texts: Sequence[str]) -> Scores:
         """Scores ``queries[i]`` with ``texts[i]``.
@@ -73,16 +73,16 @@ class ReadThroughScorer:
             rows = missing.tolist()
             scorer = self._make_scorer()
             with _Writer(self._store, self._settings, pairs[missing]) as writer:
-                scored = scorer.scored(
+                scored = scorer.score_in_detail(
                     [queries[row] for row in rows], [texts[row] for row in rows], finished=writer.finished
                 )
             scores[missing], cut[:, missing] = scored.scores, scored.cut
-            run = scorer.statistics or run
+            run = scorer.stats or run
         run = replace(run, pairs=len(scores), from_store=len(scores) - len(missing))
         run.truncated_pairs = run.truncated_queries = run.truncated_texts = 0
         run.count_cut(cut)
         run.seconds = perf_counter() - began
-        self.statistics = run
+        self.stats = run
         return scores
 
 

@@ -84,7 +84,7 @@ AGGREGATED = {
 def test_a_document_has_the_aggregate_of_its_passages_scores(tiny_checkpoint, tokenizer, aggregate):
     passages = Passages(length=12, stride=7, aggregate=aggregate, k=2 if aggregate == "kmax" else None)
     scorer = PairScorer(tiny_checkpoint, device="cpu", passages=passages, verbose=False)
-    scored = scorer.scored(QUERIES, TEXTS)
+    scored = scorer.score_in_detail(QUERIES, TEXTS)
     parts = [by_hand(tiny_checkpoint, tokenizer, q, t, passages) for q, t in zip(QUERIES, TEXTS, strict=True)]
     expected = [AGGREGATED[aggregate](part) for part in parts]
     np.testing.assert_allclose(scored.scores, expected, atol=5e-5)
@@ -104,7 +104,7 @@ def test_a_document_that_fits_is_scored_as_without(tiny_checkpoint):
 def test_the_best_passage_is_named_by_its_characters(tiny_checkpoint, tokenizer):
     passages = Passages(length=12, stride=6)
     scorer = PairScorer(tiny_checkpoint, device="cpu", passages=passages, verbose=False)
-    scored = scorer.scored(QUERIES, TEXTS)
+    scored = scorer.score_in_detail(QUERIES, TEXTS)
     starts, ends = scorer.character_ranges(TEXTS, scored.best_passages)
     whole = PairScorer(tiny_checkpoint, device="cpu", verbose=False)
     for row, text in enumerate(TEXTS):
@@ -138,8 +138,8 @@ def test_the_order_and_the_company_of_documents_do_not_matter(tiny_checkpoint, m
     order = [3, 8, 1, 1, 0, 7, 2, 6, 5, 4, 8]
     scores = scorer.score([QUERIES[row] for row in order], [TEXTS[row] for row in order])
     np.testing.assert_allclose(scores, expected[order], atol=5e-5)
-    assert scorer.statistics.distinct_pairs == 9
-    assert scorer.statistics.rows > 20
+    assert scorer.stats.distinct_pairs == 9
+    assert scorer.stats.rows > 20
 
 
 def test_row_scores_names_the_pairs_that_are_complete(tokenizer):
@@ -178,6 +178,6 @@ def test_truncation_and_passages_go_together(tiny_checkpoint, tokenizer):
     scorer = PairScorer(
         tiny_checkpoint, truncation=truncation, passages=Passages(length=512, stride=512), device="cpu", verbose=False
     )
-    scored = scorer.scored(["a dog"], ["the quick brown fox " * 150])
+    scored = scorer.score_in_detail(["a dog"], ["the quick brown fox " * 150])
     assert scored.passages.tolist() == [3]
     assert scored.lost.tolist() == [[0], [0]]

@@ -59,7 +59,7 @@ def test_what_can_not_be_is_refused(devices, message):
 def test_a_single_device_of_a_list_needs_no_process(tiny_checkpoint):
     scorer = PairScorer(tiny_checkpoint, devices=["cpu"], verbose=False)
     assert scorer.score(["a dog"], ["fox"]).shape == (1,)
-    assert scorer.statistics.device == "cpu"
+    assert scorer.stats.device == "cpu"
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,9 @@ def short(tiny_checkpoint) -> BertCatReRanker:
 
 def test_everything_is_counted(tiny_checkpoint):
     scorer = PairScorer(tiny_checkpoint, truncation=Truncation(max_length=50), device="cpu", verbose=False)
-    assert scorer.statistics is None
+    assert scorer.stats is None
     scorer.score(["a dog"] * 4, [LONG, "fox", LONG, "lazy fox"])
-    stats = scorer.statistics
+    stats = scorer.stats
     assert (stats.pairs, stats.distinct_pairs, stats.rows) == (4, 3, 3)
     assert stats.tokens == 50 + 6 + 7
     assert (stats.truncated_pairs, stats.tokens_lost) == (2, 2 * (120 - 45))
@@ -53,7 +53,7 @@ def test_padding_counts_where_the_model_takes_its_own_path(tokenizer, minilm_fol
     assert not has_first_token_path(model.bert_model)
     scorer = PairScorer(Checkpoint(model=model, tokenizer=tokenizer), device="cpu", verbose=False)
     scorer.score(["a dog"] * 2, ["fox", "the quick brown fox"])
-    assert scorer.statistics.padding_share == pytest.approx(1 - 15 / 18)
+    assert scorer.stats.padding_share == pytest.approx(1 - 15 / 18)
 
 
 def test_the_reranker_warns_once_of_a_run_that_was_cut_and_says_what_helps(short):

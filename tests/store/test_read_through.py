@@ -36,11 +36,11 @@ class CountingScorer:
     """In a `PairScorer`'s place: scores by length, in batches of four, and counts what it was asked for."""
 
     def __init__(self, *, fail_after: int | None = None, error: type[BaseException] = ScoreError) -> None:
-        self.statistics = None
+        self.stats = None
         self.asked: Counter[tuple[str, str]] = Counter()
         self.fail_after, self.error = fail_after, error
 
-    def scored(self, queries, texts, *, finished=None):
+    def score_in_detail(self, queries, texts, *, finished=None):
         scores = np.float32([len(query) / 7 - len(text) for query, text in zip(queries, texts, strict=True)])
         lost = np.array([[len(query) > 9 for query in queries], [len(text) > 9 for text in texts]], dtype=np.int64)
         for start in range(0, len(scores), 4):
@@ -71,7 +71,7 @@ def test_only_what_is_missing_is_scored(store):
     first, second = CountingScorer(), CountingScorer()
     ReadThroughScorer(store, SETTINGS, lambda: first).score(QUERIES[:25], TEXTS[:25])
     scores = ReadThroughScorer(store, SETTINGS, lambda: second).score(QUERIES, TEXTS)
-    assert scores.tolist() == CountingScorer().scored(QUERIES, TEXTS, finished=lambda *_: None).scores.tolist()
+    assert scores.tolist() == CountingScorer().score_in_detail(QUERIES, TEXTS, finished=lambda *_: None).scores.tolist()
     assert not first.asked.keys() & second.asked.keys()
     assert first.asked.keys() | second.asked.keys() == set(zip(QUERIES, TEXTS, strict=True))
 
@@ -83,7 +83,7 @@ def test_what_was_cut_is_known_exactly_of_stored_scores_too(store):
     cut = np.array([[len(query) > 9 for query in QUERIES], [len(text) > 9 for text in TEXTS]])
     for reader, from_store in ((mixed, half), (stored, len(QUERIES))):
         reader.score(QUERIES, TEXTS)
-        stats = reader.statistics
+        stats = reader.stats
         assert stats.from_store >= from_store
         assert [stats.truncated_queries, stats.truncated_texts] == cut.sum(axis=1).tolist()
         assert stats.truncated_pairs == cut.any(axis=0).sum() > 0
@@ -108,13 +108,13 @@ def test_scores_are_stored_while_others_are_computed(store, monkeypatch):
     stored = []
 
     class SlowScorer(CountingScorer):
-        def scored(self, queries, texts, *, finished=None):
+        def score_in_detail(self, queries, texts, *, finished=None):
             def slowly(rows, scores, cut):
                 finished(rows, scores, cut)
                 time.sleep(0.05)
                 stored.append(len(store))
 
-            return super().scored(queries, texts, finished=slowly)
+            return super().score_in_detail(queries, texts, finished=slowly)
 
     ReadThroughScorer(store, SETTINGS, SlowScorer).score(QUERIES, TEXTS)
     assert len(set(stored)) > 2

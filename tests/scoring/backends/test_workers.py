@@ -77,8 +77,8 @@ def test_both_workers_work_and_are_named_in_the_statistics(tiny_checkpoint, two)
     scorer = scorer_of(tiny_checkpoint, two, batch_tokens=2048)
     while not all(processor_seconds(pid) > start for pid, start in zip(two.process_ids, before, strict=True)):
         scorer.score(*pairs(1))  # the guard ends this where one of them is never given anything
-    assert (scorer.statistics.device, scorer.statistics.dtype) == ("cpu, cpu", "float32")
-    assert scorer.statistics.peak_memory_mb > 50
+    assert (scorer.stats.device, scorer.stats.dtype) == ("cpu, cpu", "float32")
+    assert scorer.stats.peak_memory_mb > 50
 
 
 def processor_seconds(pid: int) -> float:
@@ -97,7 +97,7 @@ def test_threads_may_share_them(tiny_checkpoint, two):
 def test_after_an_interrupt_they_score_on_and_nothing_old_is_taken_for_new(tiny_checkpoint, two):
     scorer, workers = scorer_of(tiny_checkpoint, two), two.process_ids
     with pytest.raises(KeyboardInterrupt):
-        scorer.scored(*pairs(1), finished=lambda *_: signal.raise_signal(signal.SIGINT))
+        scorer.score_in_detail(*pairs(1), finished=lambda *_: signal.raise_signal(signal.SIGINT))
     expected = scorer_of(tiny_checkpoint, None).score(*pairs(2))
     np.testing.assert_allclose(scorer.score(*pairs(2)), expected, atol=5e-5)
     assert two.process_ids == workers
@@ -119,7 +119,7 @@ def test_a_batch_that_does_not_fit_into_a_worker_is_halved(tiny_checkpoint, two)
         for pid in two.process_ids:
             resource.prlimit(pid, resource.RLIMIT_AS, unlimited)
     np.testing.assert_allclose(scores, expected, atol=5e-5)
-    assert scorer.statistics.back_offs > 0
+    assert scorer.stats.back_offs > 0
     assert len(two.process_ids) == 2
 
 
@@ -138,7 +138,7 @@ def test_what_a_killed_worker_had_is_scored_by_the_other_and_without_any_left_th
 
     killed = rf"^the worker on cpu \(process {second}\) was killed by SIGKILL \(exit code -9.*: its batches are scored"
     with pytest.warns(RuntimeWarning, match=killed) as caught:
-        scored = scorer.scored(*pairs(1), finished=kill_the_second)
+        scored = scorer.score_in_detail(*pairs(1), finished=kill_the_second)
     assert len(caught) == 1
     np.testing.assert_allclose(scored.scores, expected, atol=5e-5)
     assert backend.process_ids == [first]
