@@ -97,22 +97,7 @@ def upload_folder(
     revision: str | None = None,
     commit_message: str | None = None,
 ) -> str:
-    """Upload a saved checkpoint to the hub.
-
-    Args:
-        folder: Everything in it is uploaded.
-        repo_id: The repository, ``owner/model``. It is created if it does not exist.
-        private: Whether a new repository is private. None leaves it to the owner's settings.
-        token: Access token. None uses the login of this machine.
-        revision: The branch to write to, created if it does not exist. None means the main branch.
-        commit_message: None means a message that names this package.
-
-    Returns:
-        The commit's address.
-
-    Raises:
-        CheckpointError: The name is not a hub name, the hub can't be reached, or it refuses.
-    """
+    """Upload everything in a folder; the arguments and errors are those of `push_checkpoint`."""
     if not is_hub_name(repo_id):
         raise CheckpointError(f"expected a hub repository as in 'owner/model', got {repo_id!r}")
     api = huggingface_hub.HfApi(token=token)
