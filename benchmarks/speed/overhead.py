@@ -28,7 +28,7 @@ from benchmarks.common import alternating, argument_parser, machine, made_up_tex
 from benchmarks.speed.ways import write_model
 from pyterrier_bertcat import PairScorer, load_checkpoint
 from pyterrier_bertcat.pairs.batches import PairBatch
-from pyterrier_bertcat.pairs.pair_tokenizer import checked_pairs, distinct_pairs
+from pyterrier_bertcat.pairs.strings import DistinctPairs
 from pyterrier_bertcat.pipeline.frames import query_text_pairs, ranked
 
 DEPTH = 1000
@@ -132,10 +132,9 @@ def frame_of(rows: int) -> pd.DataFrame:
 def rerank_for_nothing(frame: pd.DataFrame) -> pd.DataFrame:
     """What the re-ranker does around the model: checking, finding equal pairs, sorting, ranks."""
     queries, texts = query_text_pairs(frame, text_field="text")
-    queries, texts = checked_pairs(queries, texts)
-    first, place, _ = distinct_pairs(queries, texts)
-    scores = np.random.default_rng(1).standard_normal(len(first)).astype(np.float32)
-    return ranked(frame, scores[place])
+    pairs = DistinctPairs.among(queries, texts)
+    scores = np.random.default_rng(1).standard_normal(len(pairs)).astype(np.float32)
+    return ranked(frame, scores[pairs.of_row])
 
 
 def measured_in_a_fresh_interpreter(code: str, *arguments: str) -> float:

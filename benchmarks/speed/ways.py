@@ -20,7 +20,6 @@ import transformers
 
 from benchmarks.speed.rival_int8 import sentence_transformers_int8
 from pyterrier_bertcat import PairScorer, load_checkpoint
-from pyterrier_bertcat.scoring.backends.openvino import OpenVinoBackend
 
 Score = Callable[[list[str], list[str]], np.ndarray]
 
@@ -139,11 +138,11 @@ def ours(folder: Path, device: str | None, dtype: str) -> Score:
 
 
 def ours_in_openvino(folder: Path, dtype: str, calibration: list[tuple[str, str]]) -> Score:
-    """`PairScorer` on an `OpenVinoBackend`."""
+    """`PairScorer` with OpenVINO."""
     checkpoint = load_checkpoint(folder)
     with _quiet():
-        backend = OpenVinoBackend(checkpoint, dtype=dtype, calibration=calibration)
-    return PairScorer(checkpoint, backend=backend, verbose=False).score
+        options = {"calibration": calibration} if dtype == "int8" else {}
+        return PairScorer(checkpoint, backend="openvino", dtype=dtype, verbose=False, **options).score
 
 
 def _plain_model(
