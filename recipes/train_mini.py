@@ -28,6 +28,7 @@ from pyterrier_bertcat.model.bert_cat import BertCatModel
 from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pyterrier_bertcat.model.verification import PUBLISHED_SCORES, record_known_scores
 from pyterrier_bertcat.pairs.truncation import Truncation
+from pyterrier_bertcat.scoring.options import ScoringOptions
 from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 from pyterrier_bertcat.training import CombinedLoss, Contrastive, MarginMSE, TrainingOptions
 from pyterrier_bertcat.training.fitting import fit
@@ -191,7 +192,7 @@ def main() -> None:
         options,
         pd.concat(frames, ignore_index=True),
         pd.concat(qrels),
-        truncation=Truncation(max_length=MAX_LENGTH),
+        scoring=ScoringOptions(truncation=Truncation(max_length=MAX_LENGTH)),
     )
     package(trained, arguments.output / "mini")
 
