@@ -18,7 +18,9 @@ import torch
 from conftest import tiny_model
 
 from pyterrier_bertcat.errors import InputError, WorkerError
+from pyterrier_bertcat.model.bert_cat import BertCatModel
 from pyterrier_bertcat.model.checkpoint import Checkpoint
+from pyterrier_bertcat.scoring.backends import workers
 from pyterrier_bertcat.scoring.backends.workers import WorkersBackend
 from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 
@@ -170,6 +172,90 @@ def test_new_workers_come_when_none_is_left_and_when_the_weights_change_and_end_
     del backend, scorer
     gc.collect()  # the traceback of the error above held them too
     wait_for_the_end_of(first, second, third)
+
+
+class HangsOnce(BertCatModel):
+    """Of all processes that have a copy of it, the first one to use it hangs."""
+
+    mark: str
+
+    def relevance(self, first_token: torch.Tensor) -> torch.Tensor:
+        try:
+            Path(self.mark).touch(exist_ok=False)
+        except FileExistsError:
+            return super().relevance(first_token)
+        threading.Event().wait()
+
+
+@pytest.fixture
+def hanging(tokenizer, tmp_path) -> Checkpoint:
+    model = tiny_model()
+    model.__class__, model.mark = HangsOnce, str(tmp_path / "hangs")
+    return Checkpoint(model=model, tokenizer=tokenizer)
+
+
+@pytest.fixture
+def patience(monkeypatch):
+    """Sets after how many silent seconds a worker is taken for dead, whatever it has to score."""
+
+    def set_to(seconds: float) -> None:
+        monkeypatch.setattr(workers, "_PATIENCE_S", seconds)
+        monkeypatch.setattr(workers, "_PATIENCE_S_PER_TOKEN", 0.0)
+
+    return set_to
+
+
+SILENT = r"the worker on cpu \(process \d+\) said nothing for \d+ s \(stopped, or hanging\) and was killed"
+
+
+@pytest.mark.parametrize("what", ["stopped", "hanging"])
+def test_what_a_silent_worker_had_is_scored_by_the_other(what, tiny_checkpoint, hanging, patience):
+    backend = WorkersBackend((hanging if what == "hanging" else tiny_checkpoint).model, devices=TWO_CPUS)
+    before = backend.process_ids
+    if what == "stopped":
+        os.kill(before[0], signal.SIGSTOP)
+    patience(4.0)  # of an honest worker, no batch takes a hundredth of it
+    with pytest.warns(RuntimeWarning, match=f"^{SILENT}: its batches are scored by the others") as caught:
+        scores = scorer_of(tiny_checkpoint, backend).score(*pairs(1))
+    assert len(caught) == 1
+    np.testing.assert_allclose(scores, scorer_of(tiny_checkpoint, None).score(*pairs(1)), atol=5e-5)
+    (alive,) = backend.process_ids
+    wait_for_the_end_of(*set(before) - {alive})
+
+
+def test_when_the_only_worker_hangs_that_is_an_error_and_the_next_batch_starts_another(
+    tiny_checkpoint, hanging, patience, monkeypatch
+):
+    backend = WorkersBackend(hanging.model, devices=["cpu"])
+    scorer, (first,) = scorer_of(hanging, backend), backend.process_ids
+    patience(0.2)
+    with pytest.raises(WorkerError, match=f"^no worker is left: {SILENT}$"):
+        scorer.score(*pairs(1))
+    wait_for_the_end_of(first)
+    monkeypatch.undo()
+    expected = scorer_of(tiny_checkpoint, None).score(*pairs(1))
+    np.testing.assert_allclose(scorer.score(*pairs(1)), expected, atol=5e-5)
+
+
+def test_a_worker_that_says_nothing_while_it_starts_is_an_error(patience):
+    patience(0.0)
+    with pytest.raises(WorkerError, match=f"^can't start the workers: {SILENT}$"):
+        WorkersBackend(tiny_model(), devices=TWO_CPUS)
+
+
+def test_a_stopped_worker_does_not_keep_a_process_from_ending(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, signal\n"
+        "from pyterrier_bertcat import load_checkpoint\n"
+        "from pyterrier_bertcat.scoring.backends.workers import WorkersBackend\n"
+        "backend = WorkersBackend(load_checkpoint('mini').model, devices=['cpu'])\n"
+        "os.kill(*backend.process_ids, signal.SIGSTOP)\n"
+        "print(*backend.process_ids)\n"
+    )
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=GUARD_S)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    wait_for_the_end_of(int(ended.stdout))
 
 
 def test_a_worker_that_can_not_start_says_why():
