@@ -1,4 +1,4 @@
-"""Groups of row positions -> tensors for one step: pairs padded by length, a grid of labels and teacher scores."""
+"""Groups of row positions -> tensors for one step: padded batches of pairs, a grid of labels and teacher scores."""
 
 from __future__ import annotations
 
@@ -9,38 +9,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import Dataset
 
+from pyterrier_bertcat.data.order import Rows
 from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer
 from pyterrier_bertcat.pairs.planning import plan_batches
-from pyterrier_bertcat.training.sampling import Rows
-
-
-class GroupDataset(Dataset[Rows]):
-    """The groups in training order; an item is one group's row positions."""
-
-    def __init__(self, groups: Sequence[Rows]) -> None:
-        self.groups = groups
-
-    def __len__(self) -> int:
-        return len(self.groups)
-
-    def __getitem__(self, index: int) -> Rows:
-        return self.groups[index]
 
 
 @dataclass(frozen=True)
 class GroupCollator:
-    """Makes a step's input of some groups.
+    """Turns some groups into one step's input.
 
     Args:
         pair_tokenizer: Tokenises pairs as the scoring engine does.
-        queries: Query of each row of the training frame.
-        passages: Passage of each row.
+        queries: The query of each row of the training frame.
+        passages: The passage of each row.
         labels: int64 (rows,).
         teacher: float32 (rows,), or None.
-        batch_tokens: Padded tokens per forward pass; a step is cut into as many as it takes. This saves padding.
-            It does not bound memory: the backward pass needs what all of a step's forward passes keep.
+        batch_tokens: The most tokens, with padding, per forward pass. Several passes per step save padding, but no
+            memory: the backward pass needs the activations of them all.
     """
 
     pair_tokenizer: PairTokenizer
@@ -54,9 +40,9 @@ class GroupCollator:
         """One step's input.
 
         Returns:
-            ``batches``: list of model inputs, int64 (pairs, length); ``cells``: int64 (pairs of all batches,), the
-            flat position of each scored pair in the grid; ``labels``: int64 (queries, candidates), -1 is padding;
-            ``teacher``: float32 (queries, candidates), only where there is a teacher.
+            ``batches``: a list of model inputs, int64 (pairs, length). ``cells``: int64 (pairs of all batches,), the
+            position of each pair in the flattened grid. ``labels``: int64 (queries, candidates), -1 is padding.
+            ``teacher``: float32 (queries, candidates), if there is a teacher.
         """
         rows = np.concatenate(groups)
         width = max(len(group) for group in groups)
@@ -81,9 +67,5 @@ def _spread(values: npt.NDArray[Any], cells: npt.NDArray[np.int64], shape: tuple
 
 
 def _tensors(batch: Any) -> dict[str, torch.Tensor]:
-    arrays = {
-        "input_ids": batch.input_ids,
-        "attention_mask": batch.attention_mask,
-        "token_type_ids": batch.token_type_ids,
-    }
+    arrays = {name: getattr(batch, name) for name in ("input_ids", "attention_mask", "token_type_ids")}
     return {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None}

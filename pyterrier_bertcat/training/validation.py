@@ -1,4 +1,4 @@
-"""A ranking measure on validation frames, computed with the model as it is at some step."""
+"""A ranking measure on validation frames, for the model as it is at some step of the training."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class Validation:
 
     Args:
         frame: Result frame with ``qid, query, docno, <text_field>``.
-        qrels: Columns ``qid, docno, label``. Queries that the frame has not are left out.
+        qrels: Columns ``qid, docno, label``. Queries without candidates in the frame are left out.
         measure: An ir_measures measure or its name.
         text_field: The column that holds the passage.
-        checkpoint: Whose tokenizer and source stand for the model under training.
-        scoring: How pairs are cut, and documents scored by their passages.
+        checkpoint: Where the training started; its tokenizer is used.
+        scoring: How pairs are scored, on the device that the model is on.
 
     Raises:
-        InputError: for a measure that ir_measures doesn't have.
-        TrainingDataError: where the qrels judge none of the queries, or a text is missing.
+        InputError: ir_measures has no such measure.
+        TrainingDataError: The qrels judge none of the queries, or a text is missing.
     """
 
     frame: pd.DataFrame
@@ -58,41 +58,17 @@ class Validation:
             )
 
     def evaluate(self, model: CrossEncoder) -> float:
-        """The measure's mean over the judged queries of the frame, of the candidates ranked by ``model``."""
-        scorer = PairScorer(
-            replace(self.checkpoint, model=model),
-            verbose=False,
-            **vars(
-                replace(
-                    self.scoring,
-                    device=str(model.bert_model.device),
-                    devices=None,
-                    dtype="auto",
-                    backend="torch",
-                    calibration=None,
-                )
-            ),
-        )
+        """Ranks the candidates by ``model``, and returns the measure's mean over the judged queries."""
+        options = replace(self.scoring, device=str(model.bert_model.device))
+        scorer = PairScorer(replace(self.checkpoint, model=model), verbose=False, **vars(options))
         scores = scorer.score(self.frame["query"].tolist(), self.frame[self.text_field].tolist())
-        run = pd.DataFrame(
-            {
-                "query_id": self.frame["qid"],
-                "doc_id": self.frame["docno"],
-                "score": scores,
-            }
-        )
-        qrels = pd.DataFrame(
-            {
-                "query_id": self.qrels["qid"],
-                "doc_id": self.qrels["docno"],
-                "relevance": self.qrels["label"],
-            }
-        )
+        run = pd.DataFrame({"query_id": self.frame["qid"], "doc_id": self.frame["docno"], "score": scores})
+        qrels = self.qrels.rename(columns={"qid": "query_id", "docno": "doc_id", "label": "relevance"})
         return float(ir_measures.calc_aggregate([self.measure], qrels, run)[self.measure])
 
 
 def _distinct(frame: pd.DataFrame) -> pd.DataFrame:
-    """Identifiers as strings, each pair of them once."""
+    """Makes qids and docnos strings, and keeps the first row of each pair."""
     named = frame.assign(qid=frame["qid"].astype(str), docno=frame["docno"].astype(str))
     distinct: pd.DataFrame = named.drop_duplicates(["qid", "docno"], ignore_index=True)
     return distinct
