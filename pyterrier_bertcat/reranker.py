@@ -182,13 +182,6 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         if not is_name(self.model):
             _ = self.checkpoint  # a model object without a tokenizer is refused here and not in the middle of a run
 
-    @staticmethod
-    def mean(rerankers: Sequence[BertCatReRanker]) -> MeanReRanker:
-        """An ensemble: a transformer that scores by the mean of its members' scores; see `MeanReRanker`."""
-        from pyterrier_bertcat.pipeline.ensemble import MeanReRanker
-
-        return MeanReRanker(rerankers)
-
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Re-ranks a result frame; the class says what goes in and what comes out.
 
@@ -227,46 +220,27 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
             return []
         return self.transform(pd.DataFrame(records)).to_dict(orient="records")  # type: ignore[return-value]
 
-    @property
-    def stats(self) -> RunStatistics | None:
-        """What the last frame that was scored took and what was cut of it; None before the first one.
+    def _stored_scorer(self, store: ScoreStore | str | os.PathLike[str]) -> ReadThroughScorer:
+        """A scorer for one frame: what the weights are is found anew each time, in case their files have changed."""
+        from pyterrier_bertcat.store.read_through import ReadThroughScorer
+        from pyterrier_bertcat.store.score_store import ScoreStore
+        from pyterrier_bertcat.store.settings import fingerprint_of
 
-        Shows itself as a table in notebooks; ``to_dataframe()`` is one row.
-        """
-        return self._stats
-
-    def load(self) -> BertCatReRanker:
-        """Loads the checkpoint now, so that a timed experiment does not count it; returns self.
-
-        Raises:
-            CheckpointError: the model can't be loaded.
-        """
-        _ = self.scorer
-        return self
-
-    @property
-    def checkpoint(self) -> Checkpoint:
-        """Model and tokenizer, loaded at the first use; float32, on the CPU, in evaluation mode."""
-        from pyterrier_bertcat.model.source import checkpoint_from
-
+        store = store if isinstance(store, ScoreStore) else ScoreStore(store)
         with self._lock:
-            wanted = (self.model, self.revision)
-            if self._checkpoint is None or self._checkpoint[0] != wanted:
-                self._checkpoint = (wanted, checkpoint_from(*wanted))
-            return self._checkpoint[1]
+            loaded = self._checkpoint is not None and self._checkpoint[0] == (self.model, self.revision)
+            if loaded:
+                fingerprint = self.checkpoint.fingerprint
+            else:
+                fingerprint = fingerprint_of(self.model, self.revision, store, lambda: self.checkpoint)
+        settings = {"checkpoint": fingerprint, **ScoringOptions.of(self).facts()}
 
-    @property
-    def scorer(self) -> PairScorer:
-        """What scores the pairs: made at the first use, and again after an option was set to another value."""
-        from pyterrier_bertcat.scoring.pair_scorer import PairScorer
+        def scorer() -> PairScorer:
+            if self.checkpoint.fingerprint != fingerprint:
+                raise CheckpointError(f"the files of {self.model!r} were changed while it was used: score once more")
+            return self.scorer
 
-        with self._lock:
-            made_of = self.checkpoint, ScoringOptions.of(self)
-            if self._scorer is None or self._scorer[0] != made_of:
-                self._scorer = made_of, PairScorer(self.checkpoint, **vars(made_of[1]))
-            _, scorer = self._scorer
-            scorer.verbose = self.verbose
-            return scorer
+        return ReadThroughScorer(store, settings, scorer)
 
     def fit(
         self,
@@ -318,6 +292,10 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
             self._forget()
         return self
 
+    def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
+        pt.validate.result_frame(frame, extra_columns=["query", self.text_field])
+        return with_strings(frame, text_field=self.text_field, missing_text=self.missing_text)
+
     @overload
     def explain(self, query: str, text: str, *, method: Method = "occlusion") -> Explanation: ...
 
@@ -363,6 +341,23 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
     def compare(self, query: str, text_a: str, text_b: str, *, method: Method = "occlusion") -> Comparison:
         """Shows why one text is above another for the same query, side by side; see `explain`."""
         return self._explainer(method).compare(query, *self._explained([query] * 2, [text_a, text_b]))
+
+    def _explainer(self, method: Method) -> Explainer:
+        from pyterrier_bertcat.explain.explainer import Explainer
+
+        return Explainer(
+            self.checkpoint,
+            self.scorer.score,
+            method=method,
+            scoring=ScoringOptions.of(self),
+            verbose=self.verbose,
+        )
+
+    def _explained(self, queries: list[str], texts: list[str]) -> list[str]:
+        """The part of each text that made its score: its best passage, or all of it without ``passages``."""
+        from pyterrier_bertcat.explain.explainer import best_passages
+
+        return texts if self.passages is None else best_passages(self.scorer, queries, texts)
 
     def verify(self, *, known: Sequence[tuple[str, str, float]] | None = None, tolerance: float = 1e-3) -> Verification:
         """Scores the checkpoint's known examples, in float32 unless ``dtype`` says otherwise, and compares.
@@ -437,20 +432,57 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
 
         return pyserini.rerank_batch(self, hits_by_qid, queries, fields=fields)
 
+    @staticmethod
+    def mean(rerankers: Sequence[BertCatReRanker]) -> MeanReRanker:
+        """An ensemble: a transformer that scores by the mean of its members' scores; see `MeanReRanker`."""
+        from pyterrier_bertcat.pipeline.ensemble import MeanReRanker
+
+        return MeanReRanker(rerankers)
+
+    def load(self) -> BertCatReRanker:
+        """Loads the checkpoint now, so that a timed experiment does not count it; returns self.
+
+        Raises:
+            CheckpointError: the model can't be loaded.
+        """
+        _ = self.scorer
+        return self
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Model and tokenizer, loaded at the first use; float32, on the CPU, in evaluation mode."""
+        from pyterrier_bertcat.model.source import checkpoint_from
+
+        with self._lock:
+            wanted = (self.model, self.revision)
+            if self._checkpoint is None or self._checkpoint[0] != wanted:
+                self._checkpoint = (wanted, checkpoint_from(*wanted))
+            return self._checkpoint[1]
+
+    @property
+    def scorer(self) -> PairScorer:
+        """What scores the pairs: made at the first use, and again after an option was set to another value."""
+        from pyterrier_bertcat.scoring.pair_scorer import PairScorer
+
+        with self._lock:
+            made_of = self.checkpoint, ScoringOptions.of(self)
+            if self._scorer is None or self._scorer[0] != made_of:
+                self._scorer = made_of, PairScorer(self.checkpoint, **vars(made_of[1]))
+            _, scorer = self._scorer
+            scorer.verbose = self.verbose
+            return scorer
+
+    @property
+    def stats(self) -> RunStatistics | None:
+        """What the last frame that was scored took and what was cut of it; None before the first one.
+
+        Shows itself as a table in notebooks; ``to_dataframe()`` is one row.
+        """
+        return self._stats
+
     def subtransformers(self) -> dict[str, pt.Transformer]:
         """None, for ``pt.inspect``: it would take an empty ``extra_columns`` for a list of transformers."""
         return {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = self._options()
-        if not is_name(self.model):
-            state["_checkpoint"] = self._checkpoint  # with the tokenizer that goes with a model object
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self._lock = threading.RLock()
-        self._forget()
-        self.__dict__.update(state)
 
     def _identity(self) -> dict[str, Any]:
         identity = super()._identity()
@@ -466,48 +498,16 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
             identity["model"] = join(".", self.model)
         return identity
 
-    def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
-        pt.validate.result_frame(frame, extra_columns=["query", self.text_field])
-        return with_strings(frame, text_field=self.text_field, missing_text=self.missing_text)
+    def __getstate__(self) -> dict[str, Any]:
+        state = self._options()
+        if not is_name(self.model):
+            state["_checkpoint"] = self._checkpoint  # with the tokenizer that goes with a model object
+        return state
 
-    def _stored_scorer(self, store: ScoreStore | str | os.PathLike[str]) -> ReadThroughScorer:
-        """A scorer for one frame: what the weights are is found anew each time, in case their files have changed."""
-        from pyterrier_bertcat.store.read_through import ReadThroughScorer
-        from pyterrier_bertcat.store.score_store import ScoreStore
-        from pyterrier_bertcat.store.settings import fingerprint_of
-
-        store = store if isinstance(store, ScoreStore) else ScoreStore(store)
-        with self._lock:
-            loaded = self._checkpoint is not None and self._checkpoint[0] == (self.model, self.revision)
-            if loaded:
-                fingerprint = self.checkpoint.fingerprint
-            else:
-                fingerprint = fingerprint_of(self.model, self.revision, store, lambda: self.checkpoint)
-        settings = {"checkpoint": fingerprint, **ScoringOptions.of(self).facts()}
-
-        def scorer() -> PairScorer:
-            if self.checkpoint.fingerprint != fingerprint:
-                raise CheckpointError(f"the files of {self.model!r} were changed while it was used: score once more")
-            return self.scorer
-
-        return ReadThroughScorer(store, settings, scorer)
-
-    def _explainer(self, method: Method) -> Explainer:
-        from pyterrier_bertcat.explain.explainer import Explainer
-
-        return Explainer(
-            self.checkpoint,
-            self.scorer.score,
-            method=method,
-            scoring=ScoringOptions.of(self),
-            verbose=self.verbose,
-        )
-
-    def _explained(self, queries: list[str], texts: list[str]) -> list[str]:
-        """The part of each text that made its score: its best passage, or all of it without ``passages``."""
-        from pyterrier_bertcat.explain.explainer import best_passages
-
-        return texts if self.passages is None else best_passages(self.scorer, queries, texts)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._lock = threading.RLock()
+        self._forget()
+        self.__dict__.update(state)
 
     def _forget(self) -> None:
         """Drops what was loaded, and what is known of the last run."""

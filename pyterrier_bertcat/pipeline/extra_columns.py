@@ -1,4 +1,4 @@
-"""Columns that the re-ranker adds on request: what was cut off, and where in a document its best passage is."""
+"""Columns that the re-ranker adds on request: whether a pair was cut, and where a document's best passage is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pyterrier_bertcat.scoring.row_scores import ScoredPairs
 
 Columns = dict[str, NDArray[Any]]
 
-# What a row has that the model did not read.
+# The values of rows that the model did not read.
 _UNREAD: dict[str, Any] = {"truncated": False, "passages": 0, "passage": "", "passage_start": 0, "passage_end": 0}
 EXTRA_COLUMNS = tuple(_UNREAD)
 
@@ -23,18 +23,18 @@ def extra_columns(
     texts: Sequence[str],
     character_ranges: Callable[[Sequence[str], NDArray[np.int64]], NDArray[np.int64]],
 ) -> Columns:
-    """Makes the wanted ones.
+    """Makes extra columns for n scored pairs.
 
     Args:
         names: Some of `EXTRA_COLUMNS`.
-        scored: n pairs.
+        scored: The pairs' scores, with what was cut and which passages were best.
         texts: Their n texts.
-        character_ranges: From ranges of the texts' tokens to ranges of their characters, both int64 (2, n).
+        character_ranges: Turns ranges of the texts' tokens into ranges of their characters, both int64 (2, n).
 
     Returns:
-        By name, (n,) each: ``truncated`` (bool, whether something of the pair was cut off), ``passages`` (int64, how
-        many were scored), ``passage`` (the best one's text), ``passage_start`` and ``passage_end`` (int64, its
-        characters in the document).
+        Columns by name, (n,) each: ``truncated`` (bool: the query or the text was cut), ``passages`` (int64: how many
+        were scored), ``passage`` (the best one's text), ``passage_start`` and ``passage_end`` (int64: its characters
+        in the document).
     """
     columns: Columns = {"truncated": np.any(scored.cut, axis=0), "passages": scored.passages}
     if set(names) - set(columns):
@@ -46,12 +46,15 @@ def extra_columns(
 
 
 def spread(columns: Columns, names: Sequence[str], rows: NDArray[np.bool_]) -> Columns:
-    """Columns of some rows as columns of all, (n,); the others have what was not read: false, 0 or an empty text.
+    """Extends columns to rows that were not scored, which get False, 0 or an empty text.
 
     Args:
-        columns: Of the rows that were scored; may be empty where none was.
-        names: Which columns.
+        columns: The columns of the scored rows. Empty if no row was scored.
+        names: The columns to return.
         rows: bool (n,), which rows were scored.
+
+    Returns:
+        Columns by name, (n,) each.
     """
     all_rows: Columns = {}
     for name in names:

@@ -1,7 +1,7 @@
-"""PyTerrier result frames: which rows can be scored, and how scores become an ordered, ranked frame. pandas only.
+"""PyTerrier result frames: which rows can be scored, and how scores become an ordered, ranked frame.
 
-Everything goes by position, so any index will do (duplicates, strings, several levels), and the caller's frame is
-never changed.
+Rows are identified by position, so a frame may have any index (duplicates, strings, several levels). The caller's frame
+is never changed.
 """
 
 from __future__ import annotations
@@ -29,21 +29,20 @@ _EXPECTED = {"qid": "values", "score": "numbers"}
 def query_text_pairs(
     inp: pd.DataFrame, *, text_field: str, missing_text: MissingText = "raise"
 ) -> tuple[list[str], list[str]]:
-    """Read the queries and texts of a result frame, after checking every row.
+    """Reads the queries and texts of a result frame, after checking every row.
 
     Args:
-        inp: rows with ``qid``, ``docno``, ``query`` and ``text_field``; any further columns, any index.
-        text_field: the column that holds the documents' text.
-        missing_text: what None, NaN or NA in ``text_field`` means: ``"raise"`` refuses the frame, ``"empty"`` reads
-            it as an empty string. A missing query is always refused.
+        inp: Rows with ``qid``, ``docno``, ``query`` and ``text_field``; any further columns, any index.
+        text_field: The column that holds the documents' text.
+        missing_text: If a text is None, NaN or NA, ``"raise"`` refuses the frame and ``"empty"`` reads an empty string.
+            A missing query is always refused.
 
     Returns:
         The queries and the texts, two lists of ``len(inp)`` strings in the order of the rows. Empty strings are legal.
 
     Raises:
-        InputError: a column that occurs twice, a ``qid`` that is missing or can't be compared, or a query or text that
-            is not a string of Unicode. One error for the whole frame, with each column, the count and the first few
-            rows.
+        InputError: A column occurs twice, a ``qid`` is missing or can't be compared, or a query or text is not a valid
+            string. One error covers the whole frame, with each column, the count and the first few rows.
     """
     refuse_repeated_columns(inp, ("qid", "docno", "query", text_field))
     queries, texts = (values_of(inp[column]) for column in ("query", text_field))
@@ -58,11 +57,7 @@ def query_text_pairs(
 
 
 def refuse_repeated_columns(inp: pd.DataFrame, columns: Iterable[str]) -> None:
-    """Makes sure that these columns occur once.
-
-    Raises:
-        InputError: One occurs more often.
-    """
+    """Refuses a frame in which one of these columns occurs more than once."""
     for column in columns:
         copies = list(inp.columns).count(column)
         if copies > 1:
@@ -72,7 +67,7 @@ def refuse_repeated_columns(inp: pd.DataFrame, columns: Iterable[str]) -> None:
 
 
 def unusable_qids(qids: pd.Series[Any]) -> Rows:
-    """The rows whose qid is missing, or is something that can't be compared, such as a list."""
+    """Positions of the rows whose qid is missing, or can't be compared, such as a list."""
     unusable = qids.isna().to_numpy(dtype=np.bool_)
     if qids.dtype == object and pd.api.types.infer_dtype(qids) != "string":
         unusable = unusable | np.array([not _is_hashable(qid) for qid in qids], dtype=np.bool_)
@@ -80,15 +75,15 @@ def unusable_qids(qids: pd.Series[Any]) -> Rows:
 
 
 def refuse_rows(inp: pd.DataFrame, wrong: Mapping[str, Rows], *, remedy: str) -> None:
-    """Makes sure that no row is wrong.
+    """Refuses a frame with wrong rows; the message names each column, the count, the kinds and the first few.
 
     Args:
-        inp: a result frame.
-        wrong: for each column, the rows whose value there can't be used.
-        remedy: what to do about it, as the message's last sentence.
+        inp: A result frame.
+        wrong: For each column, the positions of the rows whose value can't be used.
+        remedy: The message's last sentence, which says what to do.
 
     Raises:
-        InputError: there are such rows. It names each column, their count, what they hold, and the first few.
+        InputError: There are wrong rows.
     """
     problems = [_problem(inp, column, rows) for column, rows in wrong.items() if len(rows)]
     if problems:
@@ -108,21 +103,20 @@ def ranked(
     *,
     extra: Mapping[str, np.ndarray[Any, Any]] | None = None,
 ) -> pd.DataFrame:
-    """Join scores to rows by position, then order and rank the rows.
+    """Joins scores to rows by position, then orders and ranks the rows.
 
     Args:
-        inp: a result frame without a missing ``qid``.
+        inp: A result frame without a missing ``qid``.
         scores: float32 (len(inp),), one per row in the order of the rows.
-        extra: further columns by name, one value per row.
+        extra: Further columns by name, one value per row.
 
     Returns:
-        A new frame: the columns of ``inp`` without ``score``, ``rank`` and those in ``extra``, then these, then
-        ``score`` (float32) and ``rank`` (int64, the best is 0, as in all of PyTerrier). Queries stand in order of
-        first appearance, each one's rows best first, ties as `best_first` breaks them, on a fresh index 0..n-1. For no
-        rows: the same columns and types.
+        A new frame with a fresh index: the columns of ``inp`` (without ``score``, ``rank`` and those in ``extra``),
+        those in ``extra``, ``score`` (float32) and ``rank`` (int64, 0 is best). Queries stay in order of first
+        appearance, their rows best first, ties as in `best_first`. No rows give the same columns and types.
 
     Raises:
-        ValueError: if there is not one score for each row.
+        ValueError: The number of scores differs from the number of rows.
     """
     if scores.shape != (len(inp),):
         raise ValueError(f"expected one score for each of {len(inp)} rows, got scores of shape {scores.shape}")
@@ -131,15 +125,15 @@ def ranked(
     order = best_first(queries, values_of(inp["docno"]), scores)
     out: pd.DataFrame = inp.drop(columns=[*OUTPUT_COLUMNS, *extra], errors="ignore").iloc[order].reset_index(drop=True)
     for name, values in extra.items():
-        out[name] = pd.Series(values[order], dtype=str if values.dtype == object else None)  # no rows: no type to see
+        out[name] = pd.Series(values[order], dtype=str if values.dtype == object else None)  # no rows show no type
     out["score"] = scores[order].astype(np.float32, copy=False)
-    # pt.model.add_ranks would give the same, with a warning of pandas 2 where the qids are categories.
+    # pt.model.add_ranks does the same, but pandas 2 then warns about categorical qids.
     out["rank"] = ranks(queries[order]) + pt.model.FIRST_RANK
     return out
 
 
 def _not_strings(values: np.ndarray[Any, Any]) -> Rows:
-    if pd.api.types.infer_dtype(values, skipna=False) == "string":  # a quick pass over all, in C
+    if pd.api.types.infer_dtype(values, skipna=False) == "string":  # a quick check of all values, in C
         wrong = {value for value in set(values) if lone_surrogate(value) is not None}
         unusable = [value in wrong for value in values] if wrong else []
     else:
@@ -156,7 +150,7 @@ def _is_hashable(value: object) -> bool:
 
 
 def _problem(inp: pd.DataFrame, column: str, rows: Rows) -> str:
-    """Say what is wrong in a column in some rows."""
+    """Describes the wrong rows of a column."""
     values = values_of(inp[column])[rows]
     kinds = Counter(
         "missing" if missing else _kind(value) for value, missing in zip(values, pd.isna(values), strict=True)
@@ -171,8 +165,5 @@ def _problem(inp: pd.DataFrame, column: str, rows: Rows) -> str:
 
 
 def _kind(value: object) -> str:
-    return (
-        "with a lone surrogate"
-        if isinstance(value, str) and lone_surrogate(value) is not None
-        else type(value).__name__
-    )
+    is_broken = isinstance(value, str) and lone_surrogate(value) is not None
+    return "with a lone surrogate" if is_broken else type(value).__name__

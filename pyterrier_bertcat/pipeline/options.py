@@ -1,4 +1,4 @@
-"""Which values the options of a re-ranker may have. They are checked when it is made, and so without torch."""
+"""Checks of the options that only the re-ranker has, without torch; `ScoringOptions` checks the others."""
 
 from __future__ import annotations
 
@@ -14,13 +14,10 @@ from pyterrier_bertcat.scoring.options import ScoringOptions
 
 
 def check_options(reranker: Any) -> None:
-    """Refuses options of a re-ranker that can't work.
-
-    Args:
-        reranker: Has every constructor parameter of ``BertCatReRanker`` as an attribute.
+    """Refuses options that can't work, as the attributes of a ``BertCatReRanker`` state them now.
 
     Raises:
-        InputError: An option of another type or outside its range; the message names it.
+        InputError: An option has another type or is outside its range; the message names it.
     """
     _check_model(reranker.model, reranker.revision)
     whole_number("depth", reranker.depth, or_none=True)
@@ -40,7 +37,7 @@ def check_options(reranker: Any) -> None:
 
 
 def _check_model(model: object, revision: object) -> None:
-    # Of the types, because a Checkpoint would compute its fingerprint when asked for it.
+    # hasattr on the type, because on a Checkpoint it would compute the fingerprint.
     if not is_name(model) and not any(hasattr(type(model), name) for name in ("fingerprint", "cast_encoder")):
         raise InputError(
             "model is a hub id, a folder, 'mini', a Checkpoint or a BertCatModel, "
@@ -54,7 +51,7 @@ def _check_model(model: object, revision: object) -> None:
         raise InputError(f"revision={revision!r} is for a model given by name, got a model object: leave revision out")
     if isinstance(revision, str) and is_pin(revision) and not re.fullmatch(PIN + "[0-9a-f]{8,64}", revision):
         raise InputError(
-            f"a revision that begins with {PIN!r} goes on with 8 to 64 hexadecimal digits, got {revision!r}"
+            f"a revision that begins with {PIN!r} continues with 8 to 64 hexadecimal digits, got {revision!r}"
         )
 
 
@@ -71,7 +68,7 @@ def _check_store(store: object, extra_columns: object) -> None:
     if not isinstance(store, (str, os.PathLike)) and not hasattr(type(store), "scores_of"):
         raise InputError(f"store is a ScoreStore or its path, got a value of type {type(store).__name__}")
     if extra_columns:
-        raise InputError("a store keeps scores only: leave extra_columns or store out")
+        raise InputError("a store keeps only scores: leave extra_columns or store out")
 
 
 def _check_training(training: object) -> None:
