@@ -18,11 +18,7 @@ from pyterrier_bertcat.pipeline.frames import refuse_repeated_columns, refuse_ro
 
 
 def first_rows(inp: pd.DataFrame, depth: int) -> NDArray[np.bool_]:
-    """Which rows are among the first ``depth`` of their query: bool (n,).
-
-    Args:
-        inp: A result frame of n rows. The first are those with the highest ``score``, ties as in ``pt.Experiment``.
-        depth: How many rows of each query to re-rank.
+    """Which rows are among the first ``depth`` of their query, by ``score``, ties as in ``pt.Experiment``: bool (n,).
 
     Raises:
         InputError: A ``score`` is missing or not a number, or a ``qid`` is missing or can't be compared.
@@ -37,12 +33,7 @@ def first_rows(inp: pd.DataFrame, depth: int) -> NDArray[np.bool_]:
 
 
 def with_rest_below(inp: pd.DataFrame, first: NDArray[np.bool_], scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scores for every row: the new ones, and made-up ones for the rest.
-
-    Args:
-        inp: A result frame of n rows.
-        first: bool (n,), from `first_rows`.
-        scores: float32, the new scores of these first rows.
+    """Scores for every row: the new ``scores`` for the ``first`` rows, and made-up ones for the rest.
 
     Returns:
         float32 (n,). The rest of a query get its lowest new score minus 1, minus 2, and so on, in their order so far.

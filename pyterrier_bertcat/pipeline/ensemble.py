@@ -94,7 +94,7 @@ class MeanReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
         ]
         for message in filter(None, dict.fromkeys(warned)):  # members that cut the same pairs say so once
             warnings.warn(message, TruncationWarning, stacklevel=2)
-        return ranked(inp, np.mean(scores, axis=0, dtype=np.float64).astype(np.float32))
+        return ranked(inp, np.array(scores).mean(axis=0, dtype=np.float64).astype(np.float32))
 
     def load(self) -> MeanReRanker:
         """Loads all members now, so that a timed experiment does not count it; returns self."""

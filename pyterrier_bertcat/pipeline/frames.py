@@ -1,4 +1,4 @@
-"""PyTerrier result frames: which rows can be scored, and how scores become an ordered, ranked frame.
+"""PyTerrier result frames: which rows can be scored, which columns are added, and how scores rank the rows.
 
 Rows are identified by position, so a frame may have any index (duplicates, strings, several levels). The caller's frame
 is never changed.
@@ -7,20 +7,27 @@ is never changed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 import pyterrier as pt
+from numpy.typing import NDArray
 
 from pyterrier_bertcat.data.order import Rows, best_first, ranks, values_of
 from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.pairs.strings import lone_surrogate
+from pyterrier_bertcat.scoring.row_scores import ScoredPairs
 
 MissingText = Literal["raise", "empty"]
 MISSING_TEXT_CHOICES: tuple[str, ...] = get_args(MissingText)
 OUTPUT_COLUMNS = ("score", "rank")
+Columns = dict[str, NDArray[Any]]
+
+# The values of rows that the model did not read.
+_UNREAD: dict[str, Any] = {"truncated": False, "passages": 0, "passage": "", "passage_start": 0, "passage_end": 0}
+EXTRA_COLUMNS = tuple(_UNREAD)
 
 _ROWS_NAMED = 3
 _EXPECTED = {"qid": "values", "score": "numbers"}
@@ -31,14 +38,11 @@ def query_text_pairs(
 ) -> tuple[list[str], list[str]]:
     """Reads the queries and texts of a result frame, after checking every row.
 
-    Args:
-        inp: Rows with ``qid``, ``docno``, ``query`` and ``text_field``; any further columns, any index.
-        text_field: The column that holds the documents' text.
-        missing_text: If a text is None, NaN or NA, ``"raise"`` refuses the frame and ``"empty"`` reads an empty string.
-            A missing query is always refused.
+    If a text is None, NaN or NA, ``missing_text="raise"`` refuses the frame and ``"empty"`` reads an empty string. A
+    missing query is always refused; empty strings are legal.
 
     Returns:
-        The queries and the texts, two lists of ``len(inp)`` strings in the order of the rows. Empty strings are legal.
+        The queries and the texts: two lists of ``len(inp)`` strings, in the order of the rows.
 
     Raises:
         InputError: A column occurs twice, a ``qid`` is missing or can't be compared, or a query or text is not a valid
@@ -75,15 +79,9 @@ def unusable_qids(qids: pd.Series[Any]) -> Rows:
 
 
 def refuse_rows(inp: pd.DataFrame, wrong: Mapping[str, Rows], *, remedy: str) -> None:
-    """Refuses a frame with wrong rows; the message names each column, the count, the kinds and the first few.
+    """Refuses a frame with wrong rows; the error names each column, the count, the kinds and the first few.
 
-    Args:
-        inp: A result frame.
-        wrong: For each column, the positions of the rows whose value can't be used.
-        remedy: The message's last sentence, which says what to do.
-
-    Raises:
-        InputError: There are wrong rows.
+    ``wrong`` has the positions of the wrong rows for each column. ``remedy`` says what to do, as the last sentence.
     """
     problems = [_problem(inp, column, rows) for column, rows in wrong.items() if len(rows)]
     if problems:
@@ -101,22 +99,19 @@ def ranked(
     inp: pd.DataFrame,
     scores: np.ndarray[Any, np.dtype[np.float32]],
     *,
-    extra: Mapping[str, np.ndarray[Any, Any]] | None = None,
+    extra: Columns | None = None,
 ) -> pd.DataFrame:
     """Joins scores to rows by position, then orders and ranks the rows.
 
     Args:
         inp: A result frame without a missing ``qid``.
-        scores: float32 (len(inp),), one per row in the order of the rows.
-        extra: Further columns by name, one value per row.
+        scores: float32 (len(inp),), in the order of the rows.
+        extra: Further columns by name, (len(inp),) each.
 
     Returns:
         A new frame with a fresh index: the columns of ``inp`` (without ``score``, ``rank`` and those in ``extra``),
         those in ``extra``, ``score`` (float32) and ``rank`` (int64, 0 is best). Queries stay in order of first
         appearance, their rows best first, ties as in `best_first`. No rows give the same columns and types.
-
-    Raises:
-        ValueError: The number of scores differs from the number of rows.
     """
     if scores.shape != (len(inp),):
         raise ValueError(f"expected one score for each of {len(inp)} rows, got scores of shape {scores.shape}")
@@ -130,6 +125,34 @@ def ranked(
     # pt.model.add_ranks does the same, but pandas 2 then warns about categorical qids.
     out["rank"] = ranks(queries[order]) + pt.model.FIRST_RANK
     return out
+
+
+def unread_columns(names: Sequence[str], rows: int) -> Columns:
+    """Extra columns, (rows,) each, of rows that the model did not read: False, 0 or an empty text."""
+    unread = {name: _UNREAD[name] for name in names}
+    types = {name: object if value == "" else type(value) for name, value in unread.items()}
+    return {name: np.full(rows, value, dtype=types[name]) for name, value in unread.items()}
+
+
+def extra_columns(
+    names: Sequence[str],
+    scored: ScoredPairs,
+    texts: Sequence[str],
+    character_ranges: Callable[[Sequence[str], NDArray[np.int64]], NDArray[np.int64]],
+) -> Columns:
+    """Makes extra columns for n scored pairs, (n,) each.
+
+    ``truncated`` (bool: the query or the text was cut), ``passages`` (int64: how many were scored), ``passage`` (the
+    best one's text), ``passage_start`` and ``passage_end`` (int64: its characters in the document). The function
+    ``character_ranges`` turns ranges of the texts' tokens into ranges of their characters, both int64 (2, n).
+    """
+    columns: Columns = {"truncated": np.any(scored.cut, axis=0), "passages": scored.passages}
+    if set(names) - set(columns):
+        starts, ends = character_ranges(texts, scored.best_passages)
+        columns |= {"passage_start": starts, "passage_end": ends}
+        passages = [text[start:end] for text, start, end in zip(texts, starts.tolist(), ends.tolist(), strict=True)]
+        columns["passage"] = np.array(passages, dtype=object)
+    return {name: columns[name] for name in names}
 
 
 def _not_strings(values: np.ndarray[Any, Any]) -> Rows:

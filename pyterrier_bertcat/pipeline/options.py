@@ -8,9 +8,9 @@ from typing import Any
 
 from pyterrier_bertcat.errors import InputError, one_of, whole_number
 from pyterrier_bertcat.model.names import PIN, is_name, is_pin
-from pyterrier_bertcat.pipeline.extra_columns import EXTRA_COLUMNS
-from pyterrier_bertcat.pipeline.frames import MISSING_TEXT_CHOICES, OUTPUT_COLUMNS
+from pyterrier_bertcat.pipeline.frames import EXTRA_COLUMNS, MISSING_TEXT_CHOICES, OUTPUT_COLUMNS
 from pyterrier_bertcat.scoring.options import ScoringOptions
+from pyterrier_bertcat.training.options import TrainingOptions
 
 
 def check_options(reranker: Any) -> None:
@@ -33,7 +33,8 @@ def check_options(reranker: Any) -> None:
     one_of("missing_text", reranker.missing_text, MISSING_TEXT_CHOICES)
     if not isinstance(reranker.verbose, bool):
         raise InputError(f"verbose is True or False, got {reranker.verbose!r}")
-    _check_training(reranker.training)
+    if not isinstance(training := reranker.training, (TrainingOptions, type(None))):
+        raise InputError(f"training is a TrainingOptions or None, got a value of type {type(training).__name__}")
 
 
 def _check_model(model: object, revision: object) -> None:
@@ -69,12 +70,3 @@ def _check_store(store: object, extra_columns: object) -> None:
         raise InputError(f"store is a ScoreStore or its path, got a value of type {type(store).__name__}")
     if extra_columns:
         raise InputError("a store keeps only scores: leave extra_columns or store out")
-
-
-def _check_training(training: object) -> None:
-    if training is None:
-        return
-    from pyterrier_bertcat.training.options import TrainingOptions
-
-    if not isinstance(training, TrainingOptions):
-        raise InputError(f"training is a TrainingOptions or None, got a value of type {type(training).__name__}")

@@ -139,9 +139,12 @@ def rerank_batch(
     if missing:
         named = ", ".join(map(repr, missing[:_NAMED])) + (", …" if len(missing) > _NAMED else "")
         raise InputError(f"{len(missing)} of {len(hits_by_qid)} queries are not in queries: {named}")
-    rows, read, reranked = [], [], []
+    rows: list[tuple[Any, ...]] = []
+    read, reranked = [], []
     for qid, hits in hits_by_qid.items():
-        query, hits_of_query = _query_text(query_of[str(qid)], qid), list[RerankedHit]()
+        query, hits_of_query = query_of[str(qid)], list[RerankedHit]()
+        if not isinstance(query, str):
+            query = query[chosen_field(list(query), None, defaults=QUERY_FIELDS, source=f"query {qid!r}")]
         reranked.append(hits_of_query)
         for rank, hit in enumerate(_read(hit, fields) for hit in hits):
             rows.append((str(qid), query, hit.docid, hit.score, rank, hit.text, len(rows)))
@@ -153,12 +156,6 @@ def rerank_batch(
             hit, hits_of_query = read[position]
             hits_of_query.append(replace(hit, score=float(score)))
     return dict(zip(hits_by_qid, reranked, strict=True))
-
-
-def _query_text(query: str | Mapping[str, str], qid: object) -> str:
-    if isinstance(query, str):
-        return query
-    return query[chosen_field(list(query), None, defaults=QUERY_FIELDS, source=f"query {qid!r}")]
 
 
 def _read(hit: Hit, fields: Sequence[str]) -> RerankedHit:

@@ -22,13 +22,11 @@ from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save
 from pyterrier_bertcat.scoring.devices import choose_device
 from pyterrier_bertcat.scoring.options import ScoringOptions
 from pyterrier_bertcat.scoring.statistics import RunStatistics, truncation_message
-from pyterrier_bertcat.training.collation import GroupCollator
-from pyterrier_bertcat.training.loop import queries_per_device, train
+from pyterrier_bertcat.training.loop import GroupCollator, Validation, queries_per_device, train
 from pyterrier_bertcat.training.options import TrainingOptions
 from pyterrier_bertcat.training.run_folder import claim, is_first_process, kept_teacher, run_identity
 from pyterrier_bertcat.training.sampling import Candidates, draw_groups, judged_candidates
 from pyterrier_bertcat.training.teachers import known_to_files, teacher_scores
-from pyterrier_bertcat.training.validation import Validation
 
 # Tokens per forward pass, with padding: small batches stay in a CPU's caches, a GPU needs large ones.
 _CPU_BATCH_TOKENS, _GPU_BATCH_TOKENS = 2048, 65536
@@ -47,21 +45,12 @@ def fit(
     scoring: ScoringOptions | None = None,
     verbose: bool = True,
 ) -> Checkpoint:
-    """Trains a copy of a checkpoint.
+    """Trains a copy of a checkpoint; the frames are as for ``BertCatReRanker.fit``.
 
     Sets the global random states of Python, numpy and torch to ``options.seed`` (``transformers.set_seed``).
 
-    Args:
-        checkpoint: The start. It is not changed.
-        options: See `TrainingOptions`.
-        results: Training candidates: ``qid, query, docno, <text_field>``, and ``score`` or ``rank`` for their order.
-        qrels: ``qid, docno, label``.
-        valid_results: Validation candidates, or None.
-        valid_qrels: Their judgments, or None.
-        text_field: The column that holds the passage.
-        scoring: How pairs are cut. Training reads each text once, cut; only validation scores documents by their
-            ``passages``. ``device="cpu"`` trains there, any other value on all visible GPUs. None: the defaults.
-        verbose: Shows progress and losses.
+    ``scoring`` says how pairs are cut. Training reads each text once, cut; only validation scores documents by their
+    passages. ``device="cpu"`` trains there, any other value on all visible GPUs.
 
     Returns:
         The trained checkpoint: with validation frames the best state by ``options.measure``, otherwise the last one.

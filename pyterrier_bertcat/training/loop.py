@@ -1,7 +1,7 @@
 """The training loop: `transformers.Trainer`, told how to score groups and how to evaluate a ranking.
 
-The Trainer comes with mixed precision, several devices, progress bars, saved states and resuming. This module adds the
-loss over (queries, candidates) grids, the order of the groups, and a ranking measure on validation frames.
+The Trainer comes with mixed precision, several devices, progress bars, saved states and resuming. This module adds
+the tensors of a step, the loss over (queries, candidates) grids, and a ranking measure on validation frames.
 """
 
 from __future__ import annotations
@@ -11,10 +11,15 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+import ir_measures
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyterrier as pt
 import torch
 import transformers
 from torch.utils.data import SequentialSampler
@@ -22,17 +27,111 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from pyterrier_bertcat.data.measures import measure_of
 from pyterrier_bertcat.data.order import Rows
-from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.errors import InputError, TrainingDataError
 from pyterrier_bertcat.model.bert_cat import CrossEncoder
-from pyterrier_bertcat.training.collation import GroupCollator
+from pyterrier_bertcat.model.checkpoint import Checkpoint
+from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer
+from pyterrier_bertcat.pairs.planning import plan_batches
+from pyterrier_bertcat.scoring.options import ScoringOptions
+from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 from pyterrier_bertcat.training.losses import Loss
 from pyterrier_bertcat.training.options import TrainingOptions
-from pyterrier_bertcat.training.validation import Validation
+from pyterrier_bertcat.training.sampling import refuse_missing
 
 logger = logging.getLogger(__name__)
 
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+
+
+@dataclass(frozen=True)
+class GroupCollator:
+    """Turns some groups into one step's input.
+
+    Args:
+        pair_tokenizer: Tokenises pairs as the scoring engine does.
+        queries: The query of each row of the training frame.
+        passages: The passage of each row.
+        labels: int64 (rows,).
+        teacher: float32 (rows,), or None.
+        batch_tokens: The most tokens, with padding, per forward pass. Several passes per step save padding, but no
+            memory: the backward pass needs the activations of them all.
+    """
+
+    pair_tokenizer: PairTokenizer
+    queries: Sequence[str]
+    passages: Sequence[str]
+    labels: npt.NDArray[np.int64]
+    teacher: npt.NDArray[np.float32] | None
+    batch_tokens: int
+
+    def __call__(self, groups: Sequence[Rows]) -> dict[str, Any]:
+        """One step's input.
+
+        Returns:
+            ``batches``: a list of model inputs, int64 (pairs, length). ``cells``: int64 (pairs of all batches,), the
+            position of each pair in the flattened grid. ``labels``: int64 (queries, candidates), -1 is padding.
+            ``teacher``: float32 (queries, candidates), if there is a teacher.
+        """
+        rows = np.concatenate(groups)
+        width = max(len(group) for group in groups)
+        # (pairs,): where each pair stands in the flattened (queries, candidates) grid
+        cells = np.concatenate([query * width + np.arange(len(group)) for query, group in enumerate(groups)])
+        pairs = self.pair_tokenizer.encode([self.queries[row] for row in rows], [self.passages[row] for row in rows])
+        plan = plan_batches(pairs.lengths, batch_tokens=self.batch_tokens)
+        grid = {"labels": torch.from_numpy(_spread(self.labels[rows], cells, (len(groups), width), empty=-1))}
+        if self.teacher is not None:
+            grid["teacher"] = torch.from_numpy(_spread(self.teacher[rows], cells, (len(groups), width), empty=0))
+        return {
+            "batches": [_tensors(pairs.batch(batch).padded()) for batch in plan],
+            "cells": torch.from_numpy(cells[np.concatenate(plan)]),
+            **grid,
+        }
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Re-ranks fixed candidates and measures the ranking.
+
+    Queries without candidates in the frame are left out. ``checkpoint`` is where the training started; its tokenizer is
+    used. ``scoring`` says how pairs are scored, on the device that the model is on.
+
+    Raises:
+        InputError: ir_measures has no such measure.
+        TrainingDataError: The qrels judge none of the queries, or a text is missing.
+    """
+
+    frame: pd.DataFrame
+    qrels: pd.DataFrame
+    measure: Any
+    text_field: str
+    checkpoint: Checkpoint
+    scoring: ScoringOptions
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "measure", measure_of(self.measure))
+        pt.validate.result_frame(self.frame, extra_columns=["query", self.text_field])
+        pt.validate.columns(self.qrels, includes=["qid", "docno", "label"])
+        refuse_missing(self.frame, ["query", self.text_field])
+        object.__setattr__(self, "frame", _distinct(self.frame))
+        qrels = _distinct(self.qrels)
+        ranked, judged = self.frame["qid"].unique(), qrels["qid"].unique()
+        object.__setattr__(self, "qrels", qrels[qrels["qid"].isin(ranked)])
+        if self.qrels.empty:
+            raise TrainingDataError(
+                f"the validation qrels judge none of the {len(ranked)} validation queries: {len(judged)} are judged, "
+                f"such as {judged[:3].tolist()} against {ranked[:3].tolist()}"
+            )
+
+    def evaluate(self, model: CrossEncoder) -> float:
+        """Ranks the candidates by ``model``, and returns the measure's mean over the judged queries."""
+        options = replace(self.scoring, device=str(model.bert_model.device))
+        scorer = PairScorer(replace(self.checkpoint, model=model), verbose=False, **vars(options))
+        scores = scorer.score(self.frame["query"].tolist(), self.frame[self.text_field].tolist())
+        run = pd.DataFrame({"query_id": self.frame["qid"], "doc_id": self.frame["docno"], "score": scores})
+        qrels = self.qrels.rename(columns={"qid": "query_id", "docno": "doc_id", "label": "relevance"})
+        return float(ir_measures.calc_aggregate([self.measure], qrels, run)[self.measure])
 
 
 def queries_per_device(options: TrainingOptions, device: torch.device) -> int:
@@ -61,17 +160,10 @@ def train(
     device: torch.device,
     verbose: bool = True,
 ) -> None:
-    """Trains a model in place, continuing from the last state in ``states`` if there is one.
+    """Trains a model in place, continuing from the last state in the folder ``states`` if there is one.
 
-    Args:
-        model: Takes ``input_ids``, ``attention_mask`` and perhaps ``token_type_ids``, and returns scores (pairs,).
-        groups: Row positions, one array per group, in training order.
-        collator: Turns a step's groups into tensors.
-        validation: Evaluates the model at each saved state, or None.
-        options: The run's options.
-        states: The folder of the saved states.
-        device: Its type decides whether GPUs are used.
-        verbose: Shows progress and losses.
+    ``groups`` are arrays of row positions in training order. ``validation`` evaluates the model at each saved state.
+    All visible GPUs are used, unless ``device`` is a CPU.
     """
     evaluate = validation is not None
     trainer = _PairTrainer(
@@ -135,7 +227,7 @@ class _PairTrainer(transformers.Trainer):
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Ranks the validation candidates with the model as it is now."""
         model: Any = self.model
-        metrics = {f"{metric_key_prefix}_measure": cast("Validation", self.validation).evaluate(model)}
+        metrics = {f"{metric_key_prefix}_measure": cast(Validation, self.validation).evaluate(model)}
         model.train()  # scoring switched it to evaluation mode
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -214,3 +306,21 @@ def _is_whole(state: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def _spread(values: npt.NDArray[Any], cells: npt.NDArray[np.int64], shape: tuple[int, int], *, empty: int) -> Any:
+    grid = np.full(shape, empty, dtype=values.dtype)
+    grid.flat[cells] = values
+    return grid
+
+
+def _tensors(batch: Any) -> dict[str, torch.Tensor]:
+    arrays = {name: getattr(batch, name) for name in ("input_ids", "attention_mask", "token_type_ids")}
+    return {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None}
+
+
+def _distinct(frame: pd.DataFrame) -> pd.DataFrame:
+    """Makes qids and docnos strings, and keeps the first row of each pair."""
+    named = frame.assign(qid=frame["qid"].astype(str), docno=frame["docno"].astype(str))
+    distinct: pd.DataFrame = named.drop_duplicates(["qid", "docno"], ignore_index=True)
+    return distinct

@@ -68,7 +68,7 @@ class MarginMSE:
         return self.pairs == "positive"
 
     def __call__(self, scores: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:
-        """The scalar loss of a batch; shapes as at the head of this module."""
+        """The scalar loss of a batch; see `Loss`."""
         if teacher is None:
             raise TrainingDataError("MarginMSE needs teacher scores: give TrainingOptions a teacher")
         error = scores - teacher
@@ -110,7 +110,7 @@ class Contrastive:
             raise InputError(f"temperature is a number above 0, got {self.temperature!r}")
 
     def __call__(self, scores: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:
-        """The scalar loss of a batch; shapes as at the head of this module."""
+        """The scalar loss of a batch; see `Loss`."""
         logits = (scores / self.temperature).masked_fill(labels < 0, float("-inf"))
         positive = labels > 0
         # (queries,): padded columns have no probability, and a query without a positive adds zero
@@ -153,7 +153,7 @@ class CombinedLoss:
         return all(loss.needs_positive for loss in self.losses)
 
     def __call__(self, scores: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:
-        """The scalar loss of a batch; shapes as at the head of this module."""
+        """The scalar loss of a batch; see `Loss`."""
         first, *rest = (
             weight * loss(scores, labels, teacher) for loss, weight in zip(self.losses, self.weights, strict=True)
         )

@@ -18,9 +18,9 @@ from pyterrier_bertcat.data.order import Rows
 from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.model.checkpoint import Checkpoint
 from pyterrier_bertcat.scoring.options import ScoringOptions
+from pyterrier_bertcat.training.loop import Validation
 from pyterrier_bertcat.training.options import TrainingOptions
 from pyterrier_bertcat.training.sampling import Candidates
-from pyterrier_bertcat.training.validation import Validation
 
 RECORD, TEACHER_SCORES = "training.json", "teacher.npy"
 

@@ -44,15 +44,11 @@ def judged_candidates(
     needs_positive: bool,
     scored: Callable[[pd.DataFrame], npt.NDArray[np.bool_]] | None = None,
 ) -> Candidates:
-    """Joins a result frame with its judgments.
+    """Joins a result frame (``qid, query, docno, <text_field>``) with its judgments (``qid, docno, label``).
 
-    Args:
-        results: Columns ``qid, query, docno, <text_field>``. Candidates are ordered by ``score``, ties by docno as in
-            `pyterrier_bertcat.data.order`; without scores by ``rank``; without either they keep their order.
-        qrels: Columns ``qid, docno, label``. A label above 0 means relevant.
-        text_field: The column that holds the passage.
-        needs_positive: Drops queries without a relevant candidate.
-        scored: Tells which rows the teacher files score, bool (rows,); the others are dropped.
+    Candidates are ordered by ``score``, ties by docno as in `pyterrier_bertcat.data.order`; without scores by ``rank``;
+    without either they keep their order. A label above 0 means relevant. ``needs_positive`` drops queries without a
+    relevant candidate. ``scored`` tells which rows the teacher files score, bool (rows,), and the others are dropped.
 
     Raises:
         TrainingDataError: No candidate or no query is left; the message counts what there was, and names some.
@@ -87,15 +83,11 @@ def judged_candidates(
 def draw_groups(candidates: Candidates, options: TrainingOptions) -> list[Rows]:
     """Draws ``steps * queries_per_step`` groups: every query once, in random order, before any comes again.
 
-    Args:
-        candidates: The judged candidates.
-        options: Gives ``steps``, ``queries_per_step``, ``negatives``, ``negative_ranks`` and ``seed``.
-
     Returns:
         One array of row positions per group, the positive first if there is one.
 
     Raises:
-        TrainingDataError: No query has a negative within ``negative_ranks``.
+        TrainingDataError: No query has a negative within ``options.negative_ranks``.
     """
     generator = np.random.default_rng(options.seed)
     first, last = options.negative_ranks
@@ -174,13 +166,12 @@ def _nothing_to_train_on(
     shared = np.intersect1d(result_qids, judged_qids)
     counts = f"{len(result_qids)} queries with candidates, {len(judged_qids)} with a relevant judgment"
     if not len(shared):
-        return (
-            f"the qrels judge other queries: {counts}, none in both; "
-            f"such as {result_qids[:3].tolist()} against {judged_qids[:3].tolist()}"
-        )
+        examples = f"such as {result_qids[:3].tolist()} against {judged_qids[:3].tolist()}"
+        return f"the qrels judge other queries: {counts}, none in both; {examples}"
+    counts += f", {len(shared)} in both"
     if not labels.any():
         return (
-            f"no relevant passage is among the candidates of any query: {counts}, {len(shared)} in both, "
-            f"such as {shared[:3].tolist()}; retrieve deeper, or check that docnos agree"
+            f"no relevant passage is among the candidates of any query: {counts}, such as {shared[:3].tolist()}; "
+            "retrieve deeper, or check that docnos agree"
         )
-    return f"no query has both a relevant passage and a negative among its candidates: {counts}, {len(shared)} in both"
+    return f"no query has both a relevant passage and a negative among its candidates: {counts}"

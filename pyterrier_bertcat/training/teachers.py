@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO, TypeAlias, cast
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyterrier as pt
 
-from pyterrier_bertcat.errors import TrainingDataError
+from pyterrier_bertcat.data.lines import numbered_lines, wrong_line
+from pyterrier_bertcat.errors import InputError, TrainingDataError
 
 Scores: TypeAlias = npt.NDArray[np.float64]
+
+_FIELDS = "five tab-separated fields, pos_score neg_score query_id pos_passage_id neg_passage_id"
 
 
 @dataclass(frozen=True)
@@ -55,40 +57,22 @@ class TeacherFile:
 
     def _pairs(self) -> Iterator[tuple[str, str, float]]:
         try:
-            with self._lines() as lines:
-                for number, line in enumerate(lines, start=1):
-                    try:
-                        positive_score, negative_score, qid, positive, negative = line.rstrip("\r\n").split("\t")
-                        yield qid, positive, float(positive_score)
-                        yield qid, negative, float(negative_score)
-                    except ValueError as error:
-                        raise TrainingDataError(
-                            f"{self.path}, line {number}: expected five tab-separated fields, pos_score neg_score "
-                            f"query_id pos_passage_id neg_passage_id; got {line[:80]!r}"
-                        ) from error
-        except (OSError, EOFError, UnicodeDecodeError) as error:
-            raise TrainingDataError(f"the teacher file {self.path} can't be read: {error}") from error
-
-    def _lines(self) -> TextIO:
-        with open(self.path, "rb") as beginning:
-            packed = beginning.read(2) == b"\x1f\x8b"
-        if packed:
-            return cast("TextIO", gzip.open(self.path, "rt", encoding="utf-8"))
-        return open(self.path, encoding="utf-8")
+            for number, line in numbered_lines(self.path):
+                try:
+                    positive_score, negative_score, qid, positive, negative = line.decode().rstrip("\r\n").split("\t")
+                    yield qid, positive, float(positive_score)
+                    yield qid, negative, float(negative_score)
+                except ValueError as error:
+                    raise wrong_line(self.path, number, _FIELDS, line) from error
+        except InputError as error:
+            raise TrainingDataError(str(error)) from error
 
 
 Teacher: TypeAlias = pt.Transformer | TeacherFile
 
 
 def teacher_scores(teachers: Sequence[Teacher], frame: pd.DataFrame) -> npt.NDArray[np.float32]:
-    """The mean of the teachers' scores for each row of a result frame.
-
-    Args:
-        teachers: At least one.
-        frame: Columns ``qid, query, docno`` and the text. Teachers get all columns.
-
-    Returns:
-        float32 (rows,), in the frame's order.
+    """The mean of the teachers' scores for each row of a result frame: float32 (rows,). Teachers get all its columns.
 
     Raises:
         TrainingDataError: A teacher has no finite score for some pairs; the message counts and names them.
