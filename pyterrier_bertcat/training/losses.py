@@ -6,8 +6,9 @@ Every loss takes one row per query and one column per candidate passage:
 * ``labels``  int64   (queries, candidates): 1 relevant, 0 not, -1 padding
 * ``teacher`` float32 (queries, candidates): the teacher's scores, or None
 
-and returns a scalar tensor, the mean over the queries or pairs that count. Padding must not change it. Losses use
-tensor methods only, so that constructing one does not import torch. Their ``repr`` helps to identify a training run.
+and returns a scalar tensor, the mean over the queries or pairs that count. Padding must not change it: mask it before
+an ``exp``, as infinity times 0 is NaN. Losses use tensor methods only, so that constructing one does not import torch,
+and are frozen dataclasses, as their ``repr`` helps to identify a training run.
 """
 
 from __future__ import annotations
