@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pyterrier_bertcat.pairs.passages import Passages as Passages
     from pyterrier_bertcat.pairs.truncation import Truncation as Truncation
     from pyterrier_bertcat.pipeline.ensemble import MeanReRanker as MeanReRanker
-    from pyterrier_bertcat.pipeline.json_text import json_text as json_text
+    from pyterrier_bertcat.pipeline.pyserini import json_text as json_text
     from pyterrier_bertcat.reranker import BertCatReRanker as BertCatReRanker
     from pyterrier_bertcat.scoring.pair_scorer import PairScorer as PairScorer
     from pyterrier_bertcat.scoring.statistics import RunStatistics as RunStatistics
@@ -68,7 +68,7 @@ _HOME = {
     "Truncation": "pairs.truncation",
     "TruncationWarning": "errors",
     "WorkerError": "errors",
-    "json_text": "pipeline.json_text",
+    "json_text": "pipeline.pyserini",
     "load_checkpoint": "model.checkpoint",
     "save_checkpoint": "model.checkpoint",
 }

@@ -1,14 +1,16 @@
-"""The errors that a user can cause, each also the builtin that a caller expects; and the range checks of options."""
+"""The errors that this package raises, each of which is also a builtin error; and the range checks of options."""
 
 # BertCatError
-# ├── InputError           (ValueError)       a frame, option or text that can't be used
-# ├── CheckpointError      (OSError)          weights, config or tokenizer missing, damaged or foreign
+# ├── InputError           (ValueError)       a frame, option or text can't be used
+# ├── CheckpointError      (OSError)          weights, config or tokenizer are missing, damaged or of another kind
 # ├── ScoreError           (ArithmeticError)  the model gave a score that is not finite
-# ├── PairTooLargeError    (MemoryError)      one pair alone does not fit in the device's memory
-# ├── StoreError           (OSError)          a score store that is locked, damaged, full or not to be written
-# ├── WorkerError          (RuntimeError)     the processes that score on several devices have all ended
-# ├── TrainingDataError    (ValueError)       nothing, or not enough, to train on
+# ├── PairTooLargeError    (MemoryError)      a single pair does not fit in the device's memory
+# ├── StoreError           (OSError)          a score store is locked, damaged, full or read-only
+# ├── WorkerError          (RuntimeError)     all processes that score on several devices have ended
+# ├── TrainingDataError    (ValueError)       there is nothing, or not enough, to train on
 # └── MissingExtraError    (ImportError)      an optional dependency is not installed
+#
+# TruncationWarning        (UserWarning)      many pairs were cut
 
 from __future__ import annotations
 
@@ -19,9 +21,9 @@ class BertCatError(Exception):
     """Base of every error that this package raises on purpose.
 
     Example:
-        >>> from pyterrier_bertcat import BertCatError, BertCatReRanker
+        >>> from pyterrier_bertcat import BertCatError, load_checkpoint
         >>> try:
-        ...     BertCatReRanker("no/such/model").load()
+        ...     load_checkpoint("no-such-folder/")
         ... except BertCatError as error:
         ...     print(type(error).__name__)
         CheckpointError
@@ -29,28 +31,24 @@ class BertCatError(Exception):
 
 
 class InputError(BertCatError, ValueError):
-    """A frame, option or text that can't be used; the message names what, how many and which.
+    """A frame, option or text can't be used; the message says which one, and how many rows are affected.
 
     Example:
-        >>> from pyterrier_bertcat import BertCatReRanker, InputError
-        >>> try:
-        ...     BertCatReRanker("mini", batch_size=0)
-        ... except InputError as error:
-        ...     print(error)
-        batch_size is a whole number of at least 1, got 0
+        >>> from pyterrier_bertcat import BertCatReRanker
+        >>> BertCatReRanker("mini", batch_size=0)
+        Traceback (most recent call last):
+        pyterrier_bertcat.errors.InputError: batch_size is a whole number of at least 1, got 0
     """
 
 
 class CheckpointError(BertCatError, OSError):
-    """A checkpoint that is missing, damaged or of another kind; the message names the file, key or shape.
+    """A checkpoint is missing, damaged or of another kind; the message names the file, key or shape.
 
     Example:
-        >>> from pyterrier_bertcat import CheckpointError, load_checkpoint
-        >>> try:
-        ...     load_checkpoint("no-such-folder/")
-        ... except CheckpointError as error:
-        ...     print(error)
-        expected a folder or a hub name like 'owner/model', got 'no-such-folder/': no such folder
+        >>> from pyterrier_bertcat import load_checkpoint
+        >>> load_checkpoint("no-such-folder/")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        pyterrier_bertcat.errors.CheckpointError: expected a folder ..., got 'no-such-folder/': no such folder
     """
 
 
@@ -59,14 +57,12 @@ class ScoreError(BertCatError, ArithmeticError):
 
     Example:
         >>> import torch
-        >>> from pyterrier_bertcat import BertCatReRanker, ScoreError, load_checkpoint
+        >>> from pyterrier_bertcat import BertCatReRanker, load_checkpoint
         >>> diverged = load_checkpoint("mini")  # as after a training with too high a learning rate
         >>> _ = torch.nn.init.constant_(diverged.model._classification_layer.bias, float("nan"))
-        >>> try:
-        ...     BertCatReRanker(diverged, device="cpu").scorer.score(["copy a folder"], ["Copy a file."])
-        ... except ScoreError as error:
-        ...     print(str(error).partition(";")[0])
-        the score of pair 0 is nan, not a number to rank by
+        >>> BertCatReRanker(diverged, device="cpu").scorer.score(["a query"], ["a text"])  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        pyterrier_bertcat.errors.ScoreError: the score of pair 0 is nan, not a number to rank by...
     """
 
 
@@ -76,34 +72,28 @@ class PairTooLargeError(BertCatError, MemoryError):
     Example:
         >>> from pyterrier_bertcat import BertCatReRanker, PairTooLargeError
         >>> bertcat = BertCatReRanker("mini", device="cpu", verbose=False)
-        >>> def score(queries, texts):
-        ...     try:
-        ...         return bertcat.scorer.score(queries, texts)
-        ...     except PairTooLargeError:
-        ...         bertcat.max_length //= 2  # and so a new scorer
-        ...         return score(queries, texts)
-        >>> score(["copy a folder"], ["Copy a file."]).shape
-        (1,)
+        >>> try:
+        ...     scores = bertcat.scorer.score(["copy a folder"], ["Copy a file."])
+        ... except PairTooLargeError:
+        ...     bertcat.max_length //= 2  # then try again
     """
 
 
 class StoreError(BertCatError, OSError):
-    """A score store can't be read or written; the message names the file, what is wrong and how to go on.
+    """A score store can't be read or written; the message names the file, the fault and the remedy.
 
     Example:
         >>> from pathlib import Path
-        >>> from pyterrier_bertcat import ScoreStore, StoreError
+        >>> from pyterrier_bertcat import ScoreStore
         >>> _ = Path("notes.txt").write_text("no store")
-        >>> try:
-        ...     ScoreStore("other.scores").merge("notes.txt")
-        ... except StoreError as error:
-        ...     print("not merged")
-        not merged
+        >>> ScoreStore("other.scores").merge("notes.txt")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        pyterrier_bertcat.errors.StoreError: ...
     """
 
 
 class WorkerError(BertCatError, RuntimeError):
-    """No process is left, of those that score on several devices, or a fork has no threads for OpenVINO.
+    """All processes that score on several devices have ended, or a forked process can't use OpenVINO's threads.
 
     Example:
         >>> from pyterrier_bertcat import BertCatReRanker, WorkerError
@@ -112,7 +102,7 @@ class WorkerError(BertCatError, RuntimeError):
         ...     try:
         ...         return bertcat(frame)
         ...     except WorkerError:
-        ...         return bertcat(frame)  # new processes are started
+        ...         return bertcat(frame)  # this starts new processes
     """
 
 
@@ -121,30 +111,27 @@ class TrainingDataError(BertCatError, ValueError):
 
     Example:
         >>> import pandas as pd
-        >>> from pyterrier_bertcat import BertCatReRanker, TrainingDataError
-        >>> candidates = pd.DataFrame([["1", "copy a folder", "d1", "Copy a file."]])
-        >>> candidates.columns = ["qid", "query", "docno", "text"]
+        >>> from pyterrier_bertcat import BertCatReRanker
+        >>> candidates = pd.DataFrame({"qid": ["1"], "query": "copy a folder", "docno": "d1", "text": "Copy a file."})
         >>> qrels_of_others = pd.DataFrame({"qid": ["2"], "docno": ["d1"], "label": [1]})
-        >>> try:
-        ...     BertCatReRanker("mini", verbose=False).fit(candidates, qrels_of_others)
-        ... except TrainingDataError as error:
-        ...     print(str(error).partition(":")[0])
-        the qrels judge other queries
+        >>> BertCatReRanker("mini", verbose=False).fit(candidates, qrels_of_others)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        pyterrier_bertcat.errors.TrainingDataError: the qrels judge other queries: ...
     """
 
 
 class TruncationWarning(UserWarning):
-    """More than a hundredth of a run's pairs were cut.
+    """More than one in a hundred pairs of a run were cut.
 
     Example:
         >>> import warnings
         >>> from pyterrier_bertcat import TruncationWarning
-        >>> warnings.simplefilter("ignore", TruncationWarning)  # where it is meant
+        >>> warnings.simplefilter("ignore", TruncationWarning)  # if you want them cut
     """
 
 
 class MissingExtraError(BertCatError, ImportError):
-    """An optional dependency is not installed; the message says which extra brings it.
+    """An optional dependency is not installed; the message says which extra installs it.
 
     Example:
         >>> from pyterrier_bertcat import MissingExtraError
@@ -159,7 +146,7 @@ class MissingExtraError(BertCatError, ImportError):
         self._arguments = package, extra
 
     def __reduce__(self) -> tuple[Callable[..., MissingExtraError], tuple[str, str]]:
-        return _missing_extra, self._arguments  # pickled as it was made: it comes back from joblib and Ray
+        return _missing_extra, self._arguments  # so that it comes back whole from joblib and Ray
 
 
 def _missing_extra(package: str, extra: str) -> MissingExtraError:
@@ -170,8 +157,8 @@ def whole_number(name: str, value: object, *, at_least: int = 1, or_none: bool =
     """Refuses an option that is not a whole number in its range.
 
     Args:
-        name: Of the option, for the message.
-        value: What came. ``True`` is no number here, and neither is ``2.0``.
+        name: The option's name, for the message.
+        value: The option's value. ``True`` and ``2.0`` don't count as whole numbers.
         at_least: The smallest value allowed.
         or_none: Whether None is allowed too.
 
@@ -184,10 +171,6 @@ def whole_number(name: str, value: object, *, at_least: int = 1, or_none: bool =
 
 
 def one_of(name: str, value: object, choices: Collection[object]) -> None:
-    """Refuses an option that is not among its choices.
-
-    Raises:
-        InputError: The value is something else; the message lists the choices.
-    """
+    """Refuses an option that is not among its choices, with an `InputError` that lists them."""
     if value not in choices:
         raise InputError(f"{name} is one of {', '.join(map(repr, choices))}, got {value!r}")

@@ -1,4 +1,4 @@
-"""Objects that are what their constructor's options say: equality, hash and ``repr`` from the options."""
+"""Equality, hash and ``repr`` of objects by their constructor's options."""
 
 from __future__ import annotations
 
@@ -9,17 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-_DIGITS_SHOWN = 16
-
 
 @dataclass(frozen=True)
 class Digest:
-    """Stands for an option in an identity whose value is large, or can't be hashed: equal content is equal.
-
-    Attributes:
-        what: in a word or two, for people.
-        digest: of the content, in hexadecimal digits.
-    """
+    """Stands in an identity for a large or unhashable value: a short description, and a hexadecimal hash."""
 
     what: str
     digest: str
@@ -31,27 +24,25 @@ class Digest:
         return cls(f"{len(pairs)} pairs", hashlib.sha256(content.encode()).hexdigest())
 
     def __repr__(self) -> str:
-        return f"<{self.what} {self.digest[:_DIGITS_SHOWN]}>"
+        return f"<{self.what} {self.digest[:16]}>"
 
 
 class IdentifiedByOptions:
-    """A mixin for classes that store every constructor parameter raw, under its own name.
+    """A mixin for classes that store each constructor parameter unchanged, under its own name.
 
-    A subclass has the options of its base class, and those parameters of its own that it stores in the same way.
-
-    Two objects of the same class are equal when their options are, those in ``_not_identity`` aside. ``repr`` shows the
-    first option, and of the others those that differ from their default.
+    Two objects of the same class are equal if all options except those in ``_not_identity`` are. ``repr`` shows the
+    first option, and the others that differ from their defaults. A subclass has its base class's options, and those of
+    its own parameters that it stores in the same way.
     """
 
     _not_identity: ClassVar[frozenset[str]] = frozenset()
 
     def _options(self) -> dict[str, Any]:
-        """Every option with its value."""
-        # A subclass stores its own parameters after the base class's constructor has asked for the options.
+        # A subclass may store its own parameters after the base class's constructor has asked for the options.
         return {name: getattr(self, name) for name in _defaults(type(self)) if hasattr(self, name)}
 
     def _identity(self) -> dict[str, Any]:
-        """The options that count, with hashable values; for subclasses to refine."""
+        """The options that count, with hashable values. Subclasses refine it."""
         return {name: value for name, value in self._options().items() if name not in self._not_identity}
 
     def __eq__(self, other: object) -> bool:
@@ -70,7 +61,7 @@ class IdentifiedByOptions:
 
 
 def _defaults(cls: type) -> dict[str, Any]:
-    """The default of every option: of the base class's named parameters first, then of those that subclasses add."""
+    """The default of every option, the base class's parameters first."""
     defaults: dict[str, Any] = {}
     for base in reversed(cls.__mro__[: cls.__mro__.index(IdentifiedByOptions)]):
         if "__init__" in vars(base):

@@ -1,4 +1,4 @@
-"""Plots of what re-ranking did, from result frames: how the ranks of one query moved, and which queries gained."""
+"""Plots of result frames before and after re-ranking: how one query's ranks moved, and which queries gained."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pyterrier as pt
 
 from pyterrier_bertcat.data.measures import measure_of
 from pyterrier_bertcat.data.order import best_first, values_of
-from pyterrier_bertcat.errors import InputError, MissingExtraError
+from pyterrier_bertcat.errors import InputError, MissingExtraError, whole_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_UP, _DOWN, _SAME = "#2882c8", "#d9730d", "#8a939b"  # told apart by the colour-blind too; as in explanations
+_UP, _DOWN, _SAME = "#2882c8", "#d9730d", "#8a939b"  # colour-blind people can tell them apart; as in explanations
 _DOCNO_CHARACTERS = 28
 _TITLE_CHARACTERS = 80
 _QUERIES_NAMED = 40
@@ -35,28 +35,27 @@ def rank_movement(
 ) -> Axes:
     """Draws how one query's documents moved: a line each, from its rank before to its rank after.
 
-    Shown are the documents that are among the first ``top`` before or after; what is further down is drawn below them,
-    in order, with its rank. Ranks count from 1, by ``score``, ties by docno as ``pt.Experiment`` breaks them.
+    It shows the documents among the first ``top`` before or after. If a document's other rank is lower, it is drawn
+    below these, in order, with its rank. Ranks count from 1, by ``score``, ties by docno as in ``pt.Experiment``.
 
     Args:
-        before: Result frame with ``qid``, ``docno`` and ``score``, such as BM25's.
-        after: The same for the re-ranker.
-        qid: Whose results; may be left out when the frames hold a single query.
-        top: How many ranks count as the first.
-        qrels: ``qid``, ``docno``, ``label``: what is relevant (label above 0) is drawn thick, with a bold docno.
-        names: What to call the two rankings.
+        before: A result frame with ``qid``, ``docno`` and ``score``, such as BM25's.
+        after: The re-ranker's result frame.
+        qid: The query to draw. None: the only query of the frames.
+        top: How many ranks to show.
+        qrels: ``qid``, ``docno``, ``label``. Relevant documents (label above 0) get a thick line and a bold docno.
+        names: Names of the two rankings.
         axes: Where to draw. None: on a new figure.
 
     Returns:
-        The axes; ``axes.figure.savefig(path)`` writes them.
+        The axes; ``axes.figure.savefig(path)`` saves them.
 
     Raises:
         pt.validate.InputValidationError: A column is missing.
-        InputError: No such query, or ``qid`` is needed; or ``top`` is not positive.
+        InputError: The frames don't hold the query, or hold several and ``qid`` is None; or ``top`` is below 1.
         MissingExtraError: matplotlib is not installed.
     """
-    if top < 1:
-        raise InputError(f"top must be at least 1, got {top}")
+    whole_number("top", top)
     _check(before, after)
     qid = _the_query(before, after, qid)
     ranks = [_ranks(frame[frame["qid"] == qid]) for frame in (before, after)]
@@ -97,19 +96,19 @@ def effectiveness_per_query(
     """Draws by how much each query gained or lost: a bar each, the largest gain first.
 
     Args:
-        before: Result frame with ``qid``, ``docno`` and ``score``, such as BM25's.
-        after: The same for the re-ranker. A query that one of the two frames lacks counts as 0 there.
-        qrels: Judgments: ``qid``, ``docno``, ``label``. Queries without any are left out.
+        before: A result frame with ``qid``, ``docno`` and ``score``, such as BM25's.
+        after: The re-ranker's result frame. A query that one of the two frames lacks counts as 0 there.
+        qrels: ``qid``, ``docno``, ``label``. Queries without judgments are left out.
         measure: An ``ir_measures`` measure, or its name.
-        names: What to call the two rankings.
+        names: Names of the two rankings.
         axes: Where to draw. None: on a new figure.
 
     Returns:
-        The axes, with the means and the counts of gains and losses above.
+        The axes, with a title that gives the means and how many queries gained and lost.
 
     Raises:
         pt.validate.InputValidationError: A column is missing.
-        InputError: No query of the frames has judgments, or ir_measures has no such measure.
+        InputError: No query has judgments, or ir_measures has no such measure.
         MissingExtraError: matplotlib is not installed.
     """
     _check(before, after)
@@ -117,8 +116,8 @@ def effectiveness_per_query(
     qids = sorted({*before["qid"], *after["qid"]} & {*qrels["qid"]})
     if not qids:
         raise InputError(
-            f"none of the {before['qid'].nunique()} queries has judgments: the qids of the frames and of the qrels "
-            "must be the same, of the same type"
+            f"none of the {before['qid'].nunique()} queries has judgments: make the qids of the frames and the qrels "
+            "agree, also in their type"
         )
     judged = qrels[qrels["qid"].isin(qids)]
     old, new = (_per_query(frame, judged, measure) for frame in (before, after))
@@ -152,20 +151,20 @@ def _the_query(before: pd.DataFrame, after: pd.DataFrame, qid: Any) -> Any:
     if qid is None and len(found) == 1:
         return found[0]
     if qid is None or qid not in found:
-        wanted = "qid=... says which query to draw" if qid is None else f"there is no query {qid!r}"
-        raise InputError(f"{wanted}; the frames hold {len(found)}: {', '.join(map(repr, found[:5]))}")
+        problem = "choose a query with qid=" if qid is None else f"there is no query {qid!r}"
+        raise InputError(f"{problem}; the frames hold {len(found)}: {', '.join(map(repr, found[:5]))}")
     return qid
 
 
 def _ranks(results: pd.DataFrame) -> dict[Any, int]:
-    """Rank of each docno, from 1; one that occurs twice counts where it is best."""
+    """The rank of each docno, from 1. A docno that occurs twice has its best rank."""
     docnos = values_of(results["docno"])
     order = best_first(np.zeros(len(results)), docnos, results["score"].to_numpy())
     return {docno: rank for rank, docno in enumerate(dict.fromkeys(docnos[order]), start=1)}
 
 
 def _places(shown: set[Any], ranking: dict[Any, int], top: int) -> dict[Any, int]:
-    """Where each document is drawn: at its rank, or below the first ``top`` ones; last what is not ranked at all."""
+    """Where to draw each document: at its rank, or in order below the first ``top``; unranked documents come last."""
     below = sorted(docno for docno in shown if ranking.get(docno, top + 1) > top)
     below.sort(key=lambda docno: ranking.get(docno, float("inf")))
     places = {docno: ranking[docno] for docno in shown if ranking.get(docno, top + 1) <= top}

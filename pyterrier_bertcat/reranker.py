@@ -1,4 +1,7 @@
-"""``BertCatReRanker``: the PyTerrier transformer. Columns, identity and pickling are its job, scores `PairScorer`'s."""
+"""``BertCatReRanker``: the PyTerrier transformer.
+
+It owns the columns, the identity and the pickling; `PairScorer` computes the scores.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,14 @@ from pyterrier_bertcat.model.names import PIN, PUBLISHED, is_name
 from pyterrier_bertcat.pairs.passages import Passages
 from pyterrier_bertcat.pairs.planning import DEFAULT_BATCH_SIZE
 from pyterrier_bertcat.pipeline.depth import first_rows, with_rest_below
-from pyterrier_bertcat.pipeline.extra_columns import extra_columns as make_extra_columns
-from pyterrier_bertcat.pipeline.extra_columns import spread
-from pyterrier_bertcat.pipeline.frames import MissingText, query_text_pairs, ranked, with_strings
+from pyterrier_bertcat.pipeline.frames import (
+    MissingText,
+    extra_columns,
+    query_text_pairs,
+    ranked,
+    unread_columns,
+    with_strings,
+)
 from pyterrier_bertcat.pipeline.options import check_options
 from pyterrier_bertcat.scoring.options import ScoringOptions
 from pyterrier_bertcat.scoring.statistics import RunStatistics, warn_of_truncation
@@ -36,7 +44,6 @@ if TYPE_CHECKING:
     from pyterrier_bertcat.pipeline.ensemble import MeanReRanker
     from pyterrier_bertcat.pipeline.pyserini import RerankedHit
     from pyterrier_bertcat.scoring.pair_scorer import PairScorer
-    from pyterrier_bertcat.scoring.statistics import RunStatistics
     from pyterrier_bertcat.store.read_through import ReadThroughScorer
     from pyterrier_bertcat.store.score_store import ScoreStore
     from pyterrier_bertcat.training.options import TrainingOptions
@@ -45,20 +52,20 @@ _PIN_DIGITS = 16
 
 
 class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
-    """Scores each query with each of its documents' texts by a cross-encoder, and re-ranks.
+    """Scores each query with each of its documents' texts, with a cross-encoder, and re-ranks the documents.
 
-    Reads ``qid``, ``query``, ``docno`` and the text; every other column passes through. Gives the columns of the input
-    without ``score`` and ``rank``, then ``score`` (float32: a raw relevance logit, higher is more relevant, not a
-    probability) and ``rank`` (0 is best): queries in order of first appearance, each one's rows best first, equal
-    scores by docno as ``pt.Experiment`` does, on a fresh index.
+    It reads ``qid``, ``query``, ``docno`` and the text; every other column passes through. It returns the columns of
+    the input without ``score`` and ``rank``, then ``score`` (float32: a raw relevance logit, higher is more relevant,
+    not a probability) and ``rank`` (0 is best), on a fresh index. Queries stay in order of first appearance, their rows
+    best first, and equal scores by docno as in ``pt.Experiment``.
 
-    Nothing is loaded, and torch is not imported, before the first row is scored (or `load`).
+    Before the first row is scored (or `load`), nothing is loaded and torch is not imported.
 
-    Two re-rankers are equal, with equal hash and ``repr``, when all options but ``verbose``, ``store`` and ``training``
-    are equal;
-    models given as objects are compared by their weights and vocabulary. The options that change only time and the last
-    bits of a score (batch size, device) count as well, so that an experiment can compare them. `fit` changes ``model``,
-    and with it the identity. Pickles and copies carry the options, and weights only where ``model`` is an object.
+    Two re-rankers are equal, with equal hash and ``repr``, if all options except ``verbose``, ``store`` and
+    ``training`` are equal. Models that are objects are compared by their weights and vocabulary. Options that change
+    only the speed and the last bits of a score (batch size, device) count too, so that an experiment can compare them.
+    `fit` changes ``model``, and so the identity. Pickles and copies carry the options; weights only if ``model`` is an
+    object.
 
     Source: Hofstätter et al. 2020, "Improving Efficient Neural Ranking Models with Cross-Architecture Knowledge
     Distillation", arXiv 2010.02666.
@@ -84,8 +91,8 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
     _not_identity = frozenset({"store", "training", "verbose"})
     schematic: ClassVar[dict[str, str]] = {"label": "BERT_Cat", "help_url": "https://arxiv.org/abs/2010.02666"}
 
-    # What was loaded, after what it was loaded for. No name here is a parameter's with "_" before it: pt.inspect would
-    # take that for the parameter's value.
+    # What was loaded, each with the options that it was loaded for. (None of these names is "_" and a parameter's name:
+    # pt.inspect would take such an attribute for the parameter.)
     _checkpoint: tuple[tuple[object, object], Checkpoint] | None
     _scorer: tuple[tuple[Checkpoint, ScoringOptions], PairScorer] | None
     _stats: RunStatistics | None
@@ -117,44 +124,44 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         """Keeps the options, and loads nothing.
 
         Args:
-            model: A hub id, a local folder, ``"mini"`` (the small checkpoint inside this package), or an object: a
-                `Checkpoint` (model and tokenizer), or a `BertCatModel`, whose tokenizer is then looked for in the
-                folder it came from or, where it came from none, under its encoder's name.
-            batch_size: How many pairs of ``max_length`` tokens a batch may hold; of shorter ones, as many more as have
-                no more tokens together.
-            batch_tokens: The most tokens per batch. None: what is fastest on the device, within ``batch_size``.
-            max_length: The most tokens per pair; what is longer is cut.
-            max_query_length: The most tokens of a query. None: no limit of its own.
-            truncation: What is cut: ``"longest_first"``, the longer of query and text first; ``"only_text"``; or
-                ``"paper"``: queries of 30, texts of 200, 230 tokens in all, as the authors trained. See `Truncation`.
-            passages: Cuts documents into passages instead, scores those, and aggregates. None: texts are cut.
-            depth: Re-ranks the first so many of each query by their ``score``, and keeps the rest below them, in its
-                order, with the lowest new score minus 1, minus 2, and so on. None: all.
+            model: A hub id, a local folder, ``"mini"`` (the small checkpoint in this package), a `Checkpoint` (model
+                and tokenizer), or a `BertCatModel`. The tokenizer of the latter is looked up in the folder that it came
+                from, or else under its encoder's name.
+            batch_size: A batch holds up to this many pairs of ``max_length`` tokens, or more shorter pairs with as many
+                tokens together.
+            batch_tokens: The most tokens per batch. None: the fastest choice for the device, within ``batch_size``.
+            max_length: The most tokens per pair. Longer pairs are cut.
+            max_query_length: The most tokens per query. None: only ``max_length`` limits it.
+            truncation: What to cut: ``"longest_first"``, the longer of query and text; ``"only_text"``; or ``"paper"``,
+                as the authors trained: queries of 30 tokens, texts of 200, 230 in all. See `Truncation`.
+            passages: Cuts documents into passages instead, and aggregates the passages' scores. None: texts are cut.
+            depth: Re-ranks only the first ``depth`` rows of each query, by their ``score``. The others get made-up
+                scores that only keep them below, in their order: the lowest new score minus 1, minus 2, …
+                None: all rows.
             text_field: The column with the documents' text.
-            extra_columns: Which columns to add before ``score``: ``"truncated"`` (whether something of the pair was
-                cut off), ``"passages"`` (how many were scored), ``"passage"`` (the text of the best one),
-                ``"passage_start"``, ``"passage_end"`` (its characters in the document). Rows below ``depth`` have
-                False, 0 and "".
-            device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, … None: cuda, then mps or xpu where usable, then cpu.
-            devices: Several, each with a process of its own: names as for ``device``, of which ``"cpu"`` may be there
-                several times, or ``"all"``: every GPU, and without any the CPU. None: one, as ``device`` says.
-            dtype: Of the encoder; the last layer is always float32. ``"float32"``, ``"float16"``, ``"bfloat16"``, or
-                ``"auto"``: float16 on cuda where that is fast, float32 elsewhere. OpenVINO also takes ``"int8"``, and
-                no ``"float16"``.
-            backend: What computes: ``"torch"``, or ``"openvino"`` (extra ``openvino``; CPUs only; DistilBERT, BERT,
-                MiniLM and ELECTRA encoders).
-            calibration: For int8: some hundred queries, each with a text, of the kind that will be scored; relevance
-                does not matter. None: the pairs packaged with ``"mini"``, for that model only.
-            revision: Branch, tag or commit of a model on the hub; or ``"sha256:"`` and the first digits of a
-                checkpoint's fingerprint, which pins a local one (`fit` does so).
-            missing_text: What None or NaN as text means: ``"raise"`` an error, ``"empty"`` an empty text.
-            store: A `ScoreStore`, or the path of one: scores that are in it are not computed again, and what is
-                computed is kept in it, for equal checkpoints and settings only. Not with ``extra_columns``.
+            extra_columns: Columns to add before ``score``: ``"truncated"`` (the pair was cut), ``"passages"`` (how many
+                were scored), ``"passage"`` (the best one's text), ``"passage_start"`` and ``"passage_end"`` (its
+                characters in the document). Rows below ``depth`` get False, 0 and "".
+            device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, … None: cuda, then mps or xpu if usable, then cpu.
+            devices: Several devices, each with its own process: a list of names as for ``device`` (``"cpu"`` may occur
+                several times), or ``"all"``: every GPU, or the CPU if there is none. None: one, as ``device`` says.
+            dtype: Precision of the encoder (the last layer is always float32): ``"float32"``, ``"float16"``,
+                ``"bfloat16"``, or ``"auto"``, which is float16 on a cuda device that is fast at it, and float32
+                elsewhere. OpenVINO takes ``"int8"`` too, but not ``"float16"``.
+            backend: The library that computes: ``"torch"``, or ``"openvino"`` (extra ``openvino``; CPUs only;
+                DistilBERT, BERT, MiniLM and ELECTRA encoders).
+            calibration: For int8: a few hundred (query, text) pairs of the kind that you will score; they needn't be
+                relevant. None: the pairs packaged with ``"mini"``, for that model only.
+            revision: The branch, tag or commit of a model on the hub; or ``"sha256:"`` and the first digits of a
+                checkpoint's fingerprint, which pins a local one (as `fit` does).
+            missing_text: If a text is None or NaN, ``"raise"`` raises an error and ``"empty"`` reads an empty text.
+            store: A `ScoreStore` or its path. Scores in it are not computed again, and new ones are added; they are
+                reused for an equal checkpoint and equal settings only. Excludes ``extra_columns``.
             training: How `fit` trains. None: the defaults of `TrainingOptions`.
             verbose: Shows progress.
 
         Raises:
-            InputError: for an option of another type or outside its range.
+            InputError: An option has another type or is outside its range.
         """
         self.model = model
         self.batch_size = batch_size
@@ -180,32 +187,26 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         self._forget()
         check_options(self)
         if not is_name(self.model):
-            _ = self.checkpoint  # a model object without a tokenizer is refused here and not in the middle of a run
-
-    @staticmethod
-    def mean(rerankers: Sequence[BertCatReRanker]) -> MeanReRanker:
-        """An ensemble: a transformer that scores by the mean of its members' scores; see `MeanReRanker`."""
-        from pyterrier_bertcat.pipeline.ensemble import MeanReRanker
-
-        return MeanReRanker(rerankers)
+            _ = self.checkpoint  # refuses a model object without a tokenizer now, not in the middle of a run
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
-        """Re-ranks a result frame; the class says what goes in and what comes out.
+        """Re-ranks a result frame. The class describes its columns and those of the result.
 
         Raises:
-            pt.validate.InputValidationError: a column is missing.
-            InputError: a query or text is missing or not a string; the frame is refused before anything is scored.
-            CheckpointError: the model can't be loaded.
-            ScoreError: the model gave a score that is not finite.
-            PairTooLargeError: a single pair does not fit in the device's memory.
-            WorkerError: of several devices, no process is left.
+            pt.validate.InputValidationError: A column is missing.
+            InputError: A query or text is missing or not a string. The frame is refused before anything is scored.
+            CheckpointError: The model can't be loaded.
+            ScoreError: The model gave a score that is not finite.
+            PairTooLargeError: A single pair does not fit in the device's memory.
+            StoreError: The store can't be read or written.
+            WorkerError: All processes that score on several devices have ended.
         """
-        check_options(self)  # they may have been set since
+        check_options(self)  # an attribute may have been set since
         needed = ["query", self.text_field] + ["score"] * (self.depth is not None)
         pt.validate.result_frame(inp, extra_columns=needed)
         to_score = np.ones(len(inp), dtype=np.bool_) if self.depth is None else first_rows(inp, self.depth)
         queries, texts = query_text_pairs(inp[to_score], text_field=self.text_field, missing_text=self.missing_text)
-        scores, columns = np.empty(0, dtype=np.float32), {}
+        scores, extra = np.empty(0, dtype=np.float32), unread_columns(self.extra_columns, len(inp))
         if queries and self.store is not None:
             stored = self._stored_scorer(self.store)
             scores, self._stats = stored.score(queries, texts), stored.stats
@@ -213,60 +214,42 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
             scorer = self.scorer
             scored = scorer.score_in_detail(queries, texts)
             scores, self._stats = scored.scores, scorer.stats
-            columns = make_extra_columns(self.extra_columns, scored, texts, scorer.character_ranges)
+            columns = extra_columns(self.extra_columns, scored, texts, scorer.character_ranges)
+            for name, values in columns.items():
+                extra[name][to_score] = values
         if queries:
             warn_of_truncation(self._stats or RunStatistics(), passages=self.passages, stacklevel=2)
         if self.depth is not None:
             scores = with_rest_below(inp, to_score, scores)
-        return ranked(inp, scores, extra=spread(columns, self.extra_columns, to_score))
+        return ranked(inp, scores, extra=extra)
 
     def transform_iter(self, inp: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
-        """Re-ranks records; no records give none (a frame made of them would lack its columns)."""
+        """Re-ranks records, as `transform` does a frame."""
         records = list(inp)
         if not records:
-            return []
+            return []  # a frame without records would lack its columns
         return self.transform(pd.DataFrame(records)).to_dict(orient="records")  # type: ignore[return-value]
 
-    @property
-    def stats(self) -> RunStatistics | None:
-        """What the last frame that was scored took and what was cut of it; None before the first one.
+    def _stored_scorer(self, store: ScoreStore | str | os.PathLike[str]) -> ReadThroughScorer:
+        """A scorer for one frame. It looks for the checkpoint's fingerprint anew, in case the files have changed."""
+        from pyterrier_bertcat.store.read_through import ReadThroughScorer
+        from pyterrier_bertcat.store.score_store import ScoreStore
+        from pyterrier_bertcat.store.settings import fingerprint_of
 
-        Shows itself as a table in notebooks; ``to_dataframe()`` is one row.
-        """
-        return self._stats
-
-    def load(self) -> BertCatReRanker:
-        """Loads the checkpoint now, so that a timed experiment does not count it; returns self.
-
-        Raises:
-            CheckpointError: the model can't be loaded.
-        """
-        _ = self.scorer
-        return self
-
-    @property
-    def checkpoint(self) -> Checkpoint:
-        """Model and tokenizer, loaded at the first use; float32, on the CPU, in evaluation mode."""
-        from pyterrier_bertcat.model.source import checkpoint_from
-
+        store = store if isinstance(store, ScoreStore) else ScoreStore(store)
         with self._lock:
-            wanted = (self.model, self.revision)
-            if self._checkpoint is None or self._checkpoint[0] != wanted:
-                self._checkpoint = (wanted, checkpoint_from(*wanted))
-            return self._checkpoint[1]
+            if self._checkpoint is not None and self._checkpoint[0] == (self.model, self.revision):
+                fingerprint = self.checkpoint.fingerprint
+            else:
+                fingerprint = fingerprint_of(self.model, self.revision, store, lambda: self.checkpoint)
+        settings = {"checkpoint": fingerprint, **ScoringOptions.of(self).facts()}
 
-    @property
-    def scorer(self) -> PairScorer:
-        """What scores the pairs: made at the first use, and again after an option was set to another value."""
-        from pyterrier_bertcat.scoring.pair_scorer import PairScorer
+        def scorer() -> PairScorer:
+            if self.checkpoint.fingerprint != fingerprint:
+                raise CheckpointError(f"the files of {self.model!r} changed during the run: run it again")
+            return self.scorer
 
-        with self._lock:
-            made_of = self.checkpoint, ScoringOptions.of(self)
-            if self._scorer is None or self._scorer[0] != made_of:
-                self._scorer = made_of, PairScorer(self.checkpoint, **vars(made_of[1]))
-            _, scorer = self._scorer
-            scorer.verbose = self.verbose
-            return scorer
+        return ReadThroughScorer(store, settings, scorer)
 
     def fit(
         self,
@@ -275,10 +258,10 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         topics_or_res_va: pd.DataFrame | None = None,
         qrels_va: pd.DataFrame | None = None,
     ) -> BertCatReRanker:
-        """Trains on result frames, as ``training`` says, takes on the trained weights, and returns self.
+        """Trains on result frames as ``training`` says, takes over the trained weights, and returns self.
 
-        Afterwards ``model`` is the output folder, pinned by ``revision``, or a `Checkpoint` where there is no folder.
-        Training reads each text once, cut as the options say; ``passages`` count where it validates.
+        Afterwards ``model`` is the output folder, pinned by ``revision``; without a folder it is a `Checkpoint`.
+        Training reads each text once, cut as the options say. ``passages`` are used for validation only.
 
         Args:
             topics_or_res_tr: Rows to train on, with the same columns as for `transform`.
@@ -287,9 +270,9 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
             qrels_va: Their judgments, or None.
 
         Raises:
-            pt.validate.InputValidationError: a column is missing.
-            InputError: a query or text is missing or not a string.
-            TrainingDataError: the frames and judgments leave nothing to train on.
+            pt.validate.InputValidationError: A column is missing.
+            InputError: A query or text is missing or not a string.
+            TrainingDataError: The frames and judgments leave nothing to train on.
         """
         train = self._checked(topics_or_res_tr)
         validation = None if topics_or_res_va is None else self._checked(topics_or_res_va)
@@ -297,7 +280,7 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         from pyterrier_bertcat.training.fitting import fit
         from pyterrier_bertcat.training.options import TrainingOptions
 
-        self._scorer = None  # its copy of the weights would only take memory from the training
+        self._scorer = None  # training needs the memory that its copy of the weights takes
         trained = fit(
             self.checkpoint,
             self.training or TrainingOptions(),
@@ -318,6 +301,10 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
             self._forget()
         return self
 
+    def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
+        pt.validate.result_frame(frame, extra_columns=["query", self.text_field])
+        return with_strings(frame, text_field=self.text_field, missing_text=self.missing_text)
+
     @overload
     def explain(self, query: str, text: str, *, method: Method = "occlusion") -> Explanation: ...
 
@@ -327,33 +314,32 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
     def explain(
         self, query: str | pd.DataFrame, text: str | None = None, *, method: Method = "occlusion"
     ) -> Explanation | Explanations:
-        """Shows how much each word moves the score, of one pair or of every row of a frame.
+        """Shows how much each word moves the score, for one pair or for every row of a frame.
 
-        With ``passages``, the best passage is what is explained, as a text of its own. Where it begins or ends inside a
-        word, it is tokenised differently alone, and its score is not quite the one that ranked the document.
+        With ``passages``, it explains the best passage, as a text of its own. If that begins or ends inside a word, it
+        is tokenised differently on its own, and its score differs a little from the one that ranked the document.
 
         Args:
-            query: A query, or a result frame as `transform` takes it.
-            text: The text for the query; None with a frame.
-            method: ``"occlusion"``: what the score loses without the word. ``"gradients"``: integrated gradients, which
-                add up; needs the extra ``explain``.
+            query: A query, or a result frame as for `transform`.
+            text: The query's text; None with a frame.
+            method: ``"occlusion"``: how much the score falls without the word. ``"gradients"``: integrated gradients,
+                which add up; they need the extra ``explain``.
 
         Returns:
-            What shows itself in notebooks, with ``to_dataframe()`` and ``to_html(path)``.
+            An explanation that notebooks show, with ``to_dataframe()`` and ``to_html(path)``.
 
         Raises:
-            InputError: There is no such method, something is not a string, or ``passages`` aggregates several passages'
-                scores, which no single passage explains.
-            MissingExtraError: ``"gradients"`` without captum.
+            InputError: The method is unknown, a value is not a string, or ``passages`` combines several passages'
+                scores, so that no single passage explains the score.
+            MissingExtraError: ``"gradients"`` needs captum, which is not installed.
         """
         explainer = self._explainer(method)
         if isinstance(query, pd.DataFrame):
             if text is not None:
-                raise InputError("text goes with one query, got it with a frame: leave text out")
+                raise InputError("text is for a single query, got it with a frame: leave text out")
             frame = self._checked(query)
-            return explainer.explain_rows(
-                frame, self._explained(frame["query"].tolist(), frame[self.text_field].tolist())
-            )
+            queries, texts = frame["query"].tolist(), frame[self.text_field].tolist()
+            return explainer.explain_rows(frame, self._explained(queries, texts))
         if not isinstance(query, str) or not isinstance(text, str):
             raise InputError(
                 f"explain takes a query and a text, or a frame, got {type(query).__name__} and {type(text).__name__}"
@@ -364,18 +350,30 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         """Shows why one text is above another for the same query, side by side; see `explain`."""
         return self._explainer(method).compare(query, *self._explained([query] * 2, [text_a, text_b]))
 
+    def _explainer(self, method: Method) -> Explainer:
+        from pyterrier_bertcat.explain.explainer import Explainer
+
+        options = ScoringOptions.of(self)
+        return Explainer(self.checkpoint, self.scorer.score, method=method, scoring=options, verbose=self.verbose)
+
+    def _explained(self, queries: list[str], texts: list[str]) -> list[str]:
+        """The part of each text that made its score: the best passage, or without ``passages`` the whole text."""
+        from pyterrier_bertcat.explain.explainer import best_passages
+
+        return texts if self.passages is None else best_passages(self.scorer, queries, texts)
+
     def verify(self, *, known: Sequence[tuple[str, str, float]] | None = None, tolerance: float = 1e-3) -> Verification:
-        """Scores the checkpoint's known examples, in float32 unless ``dtype`` says otherwise, and compares.
+        """Scores examples whose scores are known and compares, in float32 if ``dtype`` is ``"auto"``.
 
         Args:
-            known: Query, text and score of each known answer. None: those that come with the checkpoint.
-            tolerance: The largest difference that counts as the same; half precision needs a larger one.
+            known: Query, text and score of each example. None: the checkpoint's own.
+            tolerance: The largest difference that still passes. Half precision needs a larger one.
 
         Returns:
-            A report with each score and what was expected.
+            A report with the found and the expected scores.
 
         Raises:
-            CheckpointError: a score differs by more, or nothing is known about this checkpoint.
+            CheckpointError: A score differs by more, or no scores are known for this checkpoint.
         """
         from pyterrier_bertcat.model.verification import verify_checkpoint
         from pyterrier_bertcat.scoring.pair_scorer import PairScorer
@@ -385,7 +383,7 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         return verify_checkpoint(self.checkpoint, scorer.score, known=known, tolerance=tolerance)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
-        """Writes what ``model=`` reads: safetensors, a self-contained config and the tokenizer; returns the folder."""
+        """Saves a checkpoint that ``model=`` can load: weights, configuration and tokenizer; returns the folder."""
         from pyterrier_bertcat.model.checkpoint import save_checkpoint
 
         return save_checkpoint(self.checkpoint, Path(folder))
@@ -399,17 +397,17 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         revision: str | None = None,
         commit_message: str | None = None,
     ) -> str:
-        """Uploads what ``model=`` reads to a repository of the Hugging Face hub; returns the commit's address.
+        """Uploads a checkpoint that ``model=`` can load to the Hugging Face hub; returns the commit's address.
 
         Args:
-            repo_id: ``"owner/model"``; made if it does not exist.
-            private: Whether a new repository is private. None: as the owner's settings say.
-            token: Access token. None: the one that this machine is logged in with.
-            revision: The branch to write to, made if it does not exist. None: the main branch.
-            commit_message: None: one that names this package.
+            repo_id: ``"owner/model"``. The repository is created if it does not exist.
+            private: Whether a new repository is private. None: the owner's default.
+            token: An access token. None: this machine's login.
+            revision: The branch to write to, created if it does not exist. None: the main branch.
+            commit_message: None: a message that names this package.
 
         Raises:
-            CheckpointError: the model can't be loaded, or the hub can't be reached or refuses.
+            CheckpointError: The model can't be loaded, or the hub can't be reached or refuses.
         """
         from pyterrier_bertcat.model.checkpoint import push_checkpoint
 
@@ -418,10 +416,7 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         )
 
     def rerank(self, query: str, hits: Sequence[Any], *, fields: Sequence[str] = ()) -> list[RerankedHit]:
-        """Re-ranks one query's hits of a Pyserini searcher, or tuples (docid, score, text).
-
-        See `pyterrier_bertcat.pipeline.pyserini.rerank`.
-        """
+        """Re-ranks one query's hits, from Pyserini or as tuples: see `pyterrier_bertcat.pipeline.pyserini.rerank`."""
         from pyterrier_bertcat.pipeline import pyserini
 
         return pyserini.rerank(self, query, hits, fields=fields)
@@ -429,28 +424,55 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
     def rerank_batch(
         self, hits_by_qid: Mapping[Any, Sequence[Any]], queries: Mapping[Any, Any], *, fields: Sequence[str] = ()
     ) -> dict[Any, list[RerankedHit]]:
-        """Re-ranks the hits of many queries in one run.
-
-        See `pyterrier_bertcat.pipeline.pyserini.rerank_batch`.
-        """
+        """Re-ranks the hits of many queries in one run: see `pyterrier_bertcat.pipeline.pyserini.rerank_batch`."""
         from pyterrier_bertcat.pipeline import pyserini
 
         return pyserini.rerank_batch(self, hits_by_qid, queries, fields=fields)
 
+    @staticmethod
+    def mean(rerankers: Sequence[BertCatReRanker]) -> MeanReRanker:
+        """Makes a `MeanReRanker`, which averages the scores of several re-rankers."""
+        from pyterrier_bertcat.pipeline.ensemble import MeanReRanker
+
+        return MeanReRanker(rerankers)
+
+    def load(self) -> BertCatReRanker:
+        """Loads the checkpoint now, so that a timed experiment does not count it; returns self."""
+        _ = self.scorer
+        return self
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The model and its tokenizer, loaded at the first use: float32, on the CPU, in evaluation mode."""
+        from pyterrier_bertcat.model.source import checkpoint_from
+
+        with self._lock:
+            wanted = (self.model, self.revision)
+            if self._checkpoint is None or self._checkpoint[0] != wanted:
+                self._checkpoint = (wanted, checkpoint_from(*wanted))
+            return self._checkpoint[1]
+
+    @property
+    def scorer(self) -> PairScorer:
+        """Scores pairs of strings. It is made at the first use, and again when an option has changed."""
+        from pyterrier_bertcat.scoring.pair_scorer import PairScorer
+
+        with self._lock:
+            made_of = self.checkpoint, ScoringOptions.of(self)
+            if self._scorer is None or self._scorer[0] != made_of:
+                self._scorer = made_of, PairScorer(self.checkpoint, **vars(made_of[1]))
+            _, scorer = self._scorer
+            scorer.verbose = self.verbose
+            return scorer
+
+    @property
+    def stats(self) -> RunStatistics | None:
+        """Time, memory and cut pairs of the last frame; None before the first one. Notebooks show a table."""
+        return self._stats
+
     def subtransformers(self) -> dict[str, pt.Transformer]:
-        """None, for ``pt.inspect``: it would take an empty ``extra_columns`` for a list of transformers."""
+        """Empty: without it, ``pt.inspect`` would take an empty ``extra_columns`` for a list of transformers."""
         return {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = self._options()
-        if not is_name(self.model):
-            state["_checkpoint"] = self._checkpoint  # with the tokenizer that goes with a model object
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self._lock = threading.RLock()
-        self._forget()
-        self.__dict__.update(state)
 
     def _identity(self) -> dict[str, Any]:
         identity = super()._identity()
@@ -462,55 +484,23 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         if not is_name(self.model):
             identity["model"] = Digest("in memory", self.checkpoint.fingerprint)
         elif not isinstance(self.model, str):
-            # A path gets a dot, because without it the string could be a hub id, or "mini".
+            # The dot tells a path from a hub id, and from "mini".
             identity["model"] = join(".", self.model)
         return identity
 
-    def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
-        pt.validate.result_frame(frame, extra_columns=["query", self.text_field])
-        return with_strings(frame, text_field=self.text_field, missing_text=self.missing_text)
+    def __getstate__(self) -> dict[str, Any]:
+        state = self._options()
+        if not is_name(self.model):
+            state["_checkpoint"] = self._checkpoint  # which has the tokenizer of a model object
+        return state
 
-    def _stored_scorer(self, store: ScoreStore | str | os.PathLike[str]) -> ReadThroughScorer:
-        """A scorer for one frame: what the weights are is found anew each time, in case their files have changed."""
-        from pyterrier_bertcat.store.read_through import ReadThroughScorer
-        from pyterrier_bertcat.store.score_store import ScoreStore
-        from pyterrier_bertcat.store.settings import fingerprint_of
-
-        store = store if isinstance(store, ScoreStore) else ScoreStore(store)
-        with self._lock:
-            loaded = self._checkpoint is not None and self._checkpoint[0] == (self.model, self.revision)
-            if loaded:
-                fingerprint = self.checkpoint.fingerprint
-            else:
-                fingerprint = fingerprint_of(self.model, self.revision, store, lambda: self.checkpoint)
-        settings = {"checkpoint": fingerprint, **ScoringOptions.of(self).facts()}
-
-        def scorer() -> PairScorer:
-            if self.checkpoint.fingerprint != fingerprint:
-                raise CheckpointError(f"the files of {self.model!r} were changed while it was used: score once more")
-            return self.scorer
-
-        return ReadThroughScorer(store, settings, scorer)
-
-    def _explainer(self, method: Method) -> Explainer:
-        from pyterrier_bertcat.explain.explainer import Explainer
-
-        return Explainer(
-            self.checkpoint,
-            self.scorer.score,
-            method=method,
-            scoring=ScoringOptions.of(self),
-            verbose=self.verbose,
-        )
-
-    def _explained(self, queries: list[str], texts: list[str]) -> list[str]:
-        """The part of each text that made its score: its best passage, or all of it without ``passages``."""
-        from pyterrier_bertcat.explain.explainer import best_passages
-
-        return texts if self.passages is None else best_passages(self.scorer, queries, texts)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._lock = threading.RLock()
+        self._forget()
+        self.__dict__.update(state)
 
     def _forget(self) -> None:
-        """Drops what was loaded, and what is known of the last run."""
+        """Drops the checkpoint, the scorer and the figures of the last run."""
         self._checkpoint = None
         self._scorer = None
         self._stats = None

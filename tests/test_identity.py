@@ -13,7 +13,7 @@ from conftest import tiny_model
 
 from pyterrier_bertcat.model.checkpoint import Checkpoint
 from pyterrier_bertcat.pipeline.ensemble import MeanReRanker
-from pyterrier_bertcat.pipeline.json_text import JsonText
+from pyterrier_bertcat.pipeline.pyserini import json_text
 from pyterrier_bertcat.ray import RayReRanker
 from pyterrier_bertcat.reranker import BertCatReRanker
 from pyterrier_bertcat.store.score_store import ScoreStore
@@ -94,7 +94,7 @@ class HandsOnMean(MeanReRanker):
         self.bonus = bonus
 
 
-class HandsOnText(JsonText):
+class HandsOnText(json_text):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
 

@@ -76,7 +76,7 @@ def test_equal_scores_are_ranked_as_pyterrier_ranks_them():
 
 def test_a_query_has_to_be_named_where_there_are_several():
     frames = results(q1="a b", q2="c d"), results(q1="b a", q2="d c")
-    with pytest.raises(InputError, match=r"qid=\.\.\. says which query to draw; the frames hold 2"):
+    with pytest.raises(InputError, match=r"choose a query with qid=; the frames hold 2"):
         rank_movement(*frames)
     with pytest.raises(InputError, match="there is no query 'q3'"):
         rank_movement(*frames, qid="q3")
@@ -91,7 +91,7 @@ def test_dollars_in_names_are_no_formulas():
 def test_a_frame_without_scores_is_refused():
     with pytest.raises(pt.validate.InputValidationError):
         rank_movement(results(q1="a").drop(columns="score"), results(q1="a"))
-    with pytest.raises(InputError, match="top must be at least 1"):
+    with pytest.raises(InputError, match="top is a whole number of at least 1"):
         rank_movement(results(q1="a"), results(q1="a"), top=0)
 
 

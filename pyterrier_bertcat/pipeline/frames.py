@@ -1,26 +1,33 @@
-"""PyTerrier result frames: which rows can be scored, and how scores become an ordered, ranked frame. pandas only.
+"""PyTerrier result frames: which rows can be scored, which columns are added, and how scores rank the rows.
 
-Everything goes by position, so any index will do (duplicates, strings, several levels), and the caller's frame is
-never changed.
+Rows are identified by position, so a frame may have any index (duplicates, strings, several levels). The caller's frame
+is never changed.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 import pyterrier as pt
+from numpy.typing import NDArray
 
 from pyterrier_bertcat.data.order import Rows, best_first, ranks, values_of
 from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.pairs.strings import lone_surrogate
+from pyterrier_bertcat.scoring.row_scores import ScoredPairs
 
 MissingText = Literal["raise", "empty"]
 MISSING_TEXT_CHOICES: tuple[str, ...] = get_args(MissingText)
 OUTPUT_COLUMNS = ("score", "rank")
+Columns = dict[str, NDArray[Any]]
+
+# The values of rows that the model did not read.
+_UNREAD: dict[str, Any] = {"truncated": False, "passages": 0, "passage": "", "passage_start": 0, "passage_end": 0}
+EXTRA_COLUMNS = tuple(_UNREAD)
 
 _ROWS_NAMED = 3
 _EXPECTED = {"qid": "values", "score": "numbers"}
@@ -29,21 +36,17 @@ _EXPECTED = {"qid": "values", "score": "numbers"}
 def query_text_pairs(
     inp: pd.DataFrame, *, text_field: str, missing_text: MissingText = "raise"
 ) -> tuple[list[str], list[str]]:
-    """Read the queries and texts of a result frame, after checking every row.
+    """Reads the queries and texts of a result frame, after checking every row.
 
-    Args:
-        inp: rows with ``qid``, ``docno``, ``query`` and ``text_field``; any further columns, any index.
-        text_field: the column that holds the documents' text.
-        missing_text: what None, NaN or NA in ``text_field`` means: ``"raise"`` refuses the frame, ``"empty"`` reads
-            it as an empty string. A missing query is always refused.
+    If a text is None, NaN or NA, ``missing_text="raise"`` refuses the frame and ``"empty"`` reads an empty string. A
+    missing query is always refused; empty strings are legal.
 
     Returns:
-        The queries and the texts, two lists of ``len(inp)`` strings in the order of the rows. Empty strings are legal.
+        The queries and the texts: two lists of ``len(inp)`` strings, in the order of the rows.
 
     Raises:
-        InputError: a column that occurs twice, a ``qid`` that is missing or can't be compared, or a query or text that
-            is not a string of Unicode. One error for the whole frame, with each column, the count and the first few
-            rows.
+        InputError: A column occurs twice, a ``qid`` is missing or can't be compared, or a query or text is not a valid
+            string. One error covers the whole frame, with each column, the count and the first few rows.
     """
     refuse_repeated_columns(inp, ("qid", "docno", "query", text_field))
     queries, texts = (values_of(inp[column]) for column in ("query", text_field))
@@ -58,11 +61,7 @@ def query_text_pairs(
 
 
 def refuse_repeated_columns(inp: pd.DataFrame, columns: Iterable[str]) -> None:
-    """Makes sure that these columns occur once.
-
-    Raises:
-        InputError: One occurs more often.
-    """
+    """Refuses a frame in which one of these columns occurs more than once."""
     for column in columns:
         copies = list(inp.columns).count(column)
         if copies > 1:
@@ -72,7 +71,7 @@ def refuse_repeated_columns(inp: pd.DataFrame, columns: Iterable[str]) -> None:
 
 
 def unusable_qids(qids: pd.Series[Any]) -> Rows:
-    """The rows whose qid is missing, or is something that can't be compared, such as a list."""
+    """Positions of the rows whose qid is missing, or can't be compared, such as a list."""
     unusable = qids.isna().to_numpy(dtype=np.bool_)
     if qids.dtype == object and pd.api.types.infer_dtype(qids) != "string":
         unusable = unusable | np.array([not _is_hashable(qid) for qid in qids], dtype=np.bool_)
@@ -80,15 +79,9 @@ def unusable_qids(qids: pd.Series[Any]) -> Rows:
 
 
 def refuse_rows(inp: pd.DataFrame, wrong: Mapping[str, Rows], *, remedy: str) -> None:
-    """Makes sure that no row is wrong.
+    """Refuses a frame with wrong rows; the error names each column, the count, the kinds and the first few.
 
-    Args:
-        inp: a result frame.
-        wrong: for each column, the rows whose value there can't be used.
-        remedy: what to do about it, as the message's last sentence.
-
-    Raises:
-        InputError: there are such rows. It names each column, their count, what they hold, and the first few.
+    ``wrong`` has the positions of the wrong rows for each column. ``remedy`` says what to do, as the last sentence.
     """
     problems = [_problem(inp, column, rows) for column, rows in wrong.items() if len(rows)]
     if problems:
@@ -106,23 +99,19 @@ def ranked(
     inp: pd.DataFrame,
     scores: np.ndarray[Any, np.dtype[np.float32]],
     *,
-    extra: Mapping[str, np.ndarray[Any, Any]] | None = None,
+    extra: Columns | None = None,
 ) -> pd.DataFrame:
-    """Join scores to rows by position, then order and rank the rows.
+    """Joins scores to rows by position, then orders and ranks the rows.
 
     Args:
-        inp: a result frame without a missing ``qid``.
-        scores: float32 (len(inp),), one per row in the order of the rows.
-        extra: further columns by name, one value per row.
+        inp: A result frame without a missing ``qid``.
+        scores: float32 (len(inp),), in the order of the rows.
+        extra: Further columns by name, (len(inp),) each.
 
     Returns:
-        A new frame: the columns of ``inp`` without ``score``, ``rank`` and those in ``extra``, then these, then
-        ``score`` (float32) and ``rank`` (int64, the best is 0, as in all of PyTerrier). Queries stand in order of
-        first appearance, each one's rows best first, ties as `best_first` breaks them, on a fresh index 0..n-1. For no
-        rows: the same columns and types.
-
-    Raises:
-        ValueError: if there is not one score for each row.
+        A new frame with a fresh index: the columns of ``inp`` (without ``score``, ``rank`` and those in ``extra``),
+        those in ``extra``, ``score`` (float32) and ``rank`` (int64, 0 is best). Queries stay in order of first
+        appearance, their rows best first, ties as in `best_first`. No rows give the same columns and types.
     """
     if scores.shape != (len(inp),):
         raise ValueError(f"expected one score for each of {len(inp)} rows, got scores of shape {scores.shape}")
@@ -131,15 +120,43 @@ def ranked(
     order = best_first(queries, values_of(inp["docno"]), scores)
     out: pd.DataFrame = inp.drop(columns=[*OUTPUT_COLUMNS, *extra], errors="ignore").iloc[order].reset_index(drop=True)
     for name, values in extra.items():
-        out[name] = pd.Series(values[order], dtype=str if values.dtype == object else None)  # no rows: no type to see
+        out[name] = pd.Series(values[order], dtype=str if values.dtype == object else None)  # no rows show no type
     out["score"] = scores[order].astype(np.float32, copy=False)
-    # pt.model.add_ranks would give the same, with a warning of pandas 2 where the qids are categories.
+    # pt.model.add_ranks does the same, but pandas 2 then warns about categorical qids.
     out["rank"] = ranks(queries[order]) + pt.model.FIRST_RANK
     return out
 
 
+def unread_columns(names: Sequence[str], rows: int) -> Columns:
+    """Extra columns, (rows,) each, of rows that the model did not read: False, 0 or an empty text."""
+    unread = {name: _UNREAD[name] for name in names}
+    types = {name: object if value == "" else type(value) for name, value in unread.items()}
+    return {name: np.full(rows, value, dtype=types[name]) for name, value in unread.items()}
+
+
+def extra_columns(
+    names: Sequence[str],
+    scored: ScoredPairs,
+    texts: Sequence[str],
+    character_ranges: Callable[[Sequence[str], NDArray[np.int64]], NDArray[np.int64]],
+) -> Columns:
+    """Makes extra columns for n scored pairs, (n,) each.
+
+    ``truncated`` (bool: the query or the text was cut), ``passages`` (int64: how many were scored), ``passage`` (the
+    best one's text), ``passage_start`` and ``passage_end`` (int64: its characters in the document). The function
+    ``character_ranges`` turns ranges of the texts' tokens into ranges of their characters, both int64 (2, n).
+    """
+    columns: Columns = {"truncated": np.any(scored.cut, axis=0), "passages": scored.passages}
+    if set(names) - set(columns):
+        starts, ends = character_ranges(texts, scored.best_passages)
+        columns |= {"passage_start": starts, "passage_end": ends}
+        passages = [text[start:end] for text, start, end in zip(texts, starts.tolist(), ends.tolist(), strict=True)]
+        columns["passage"] = np.array(passages, dtype=object)
+    return {name: columns[name] for name in names}
+
+
 def _not_strings(values: np.ndarray[Any, Any]) -> Rows:
-    if pd.api.types.infer_dtype(values, skipna=False) == "string":  # a quick pass over all, in C
+    if pd.api.types.infer_dtype(values, skipna=False) == "string":  # a quick check of all values, in C
         wrong = {value for value in set(values) if lone_surrogate(value) is not None}
         unusable = [value in wrong for value in values] if wrong else []
     else:
@@ -156,7 +173,7 @@ def _is_hashable(value: object) -> bool:
 
 
 def _problem(inp: pd.DataFrame, column: str, rows: Rows) -> str:
-    """Say what is wrong in a column in some rows."""
+    """Describes the wrong rows of a column."""
     values = values_of(inp[column])[rows]
     kinds = Counter(
         "missing" if missing else _kind(value) for value, missing in zip(values, pd.isna(values), strict=True)
@@ -171,8 +188,5 @@ def _problem(inp: pd.DataFrame, column: str, rows: Rows) -> str:
 
 
 def _kind(value: object) -> str:
-    return (
-        "with a lone surrogate"
-        if isinstance(value, str) and lone_surrogate(value) is not None
-        else type(value).__name__
-    )
+    is_broken = isinstance(value, str) and lone_surrogate(value) is not None
+    return "with a lone surrogate" if is_broken else type(value).__name__

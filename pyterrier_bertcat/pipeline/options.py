@@ -1,4 +1,4 @@
-"""Which values the options of a re-ranker may have. They are checked when it is made, and so without torch."""
+"""Checks of the options that only the re-ranker has, without torch; `ScoringOptions` checks the others."""
 
 from __future__ import annotations
 
@@ -8,19 +8,16 @@ from typing import Any
 
 from pyterrier_bertcat.errors import InputError, one_of, whole_number
 from pyterrier_bertcat.model.names import PIN, is_name, is_pin
-from pyterrier_bertcat.pipeline.extra_columns import EXTRA_COLUMNS
-from pyterrier_bertcat.pipeline.frames import MISSING_TEXT_CHOICES, OUTPUT_COLUMNS
+from pyterrier_bertcat.pipeline.frames import EXTRA_COLUMNS, MISSING_TEXT_CHOICES, OUTPUT_COLUMNS
 from pyterrier_bertcat.scoring.options import ScoringOptions
+from pyterrier_bertcat.training.options import TrainingOptions
 
 
 def check_options(reranker: Any) -> None:
-    """Refuses options of a re-ranker that can't work.
-
-    Args:
-        reranker: Has every constructor parameter of ``BertCatReRanker`` as an attribute.
+    """Refuses options that can't work, as the attributes of a ``BertCatReRanker`` state them now.
 
     Raises:
-        InputError: An option of another type or outside its range; the message names it.
+        InputError: An option has another type or is outside its range; the message names it.
     """
     _check_model(reranker.model, reranker.revision)
     whole_number("depth", reranker.depth, or_none=True)
@@ -36,11 +33,12 @@ def check_options(reranker: Any) -> None:
     one_of("missing_text", reranker.missing_text, MISSING_TEXT_CHOICES)
     if not isinstance(reranker.verbose, bool):
         raise InputError(f"verbose is True or False, got {reranker.verbose!r}")
-    _check_training(reranker.training)
+    if not isinstance(training := reranker.training, (TrainingOptions, type(None))):
+        raise InputError(f"training is a TrainingOptions or None, got a value of type {type(training).__name__}")
 
 
 def _check_model(model: object, revision: object) -> None:
-    # Of the types, because a Checkpoint would compute its fingerprint when asked for it.
+    # hasattr on the type, because on a Checkpoint it would compute the fingerprint.
     if not is_name(model) and not any(hasattr(type(model), name) for name in ("fingerprint", "cast_encoder")):
         raise InputError(
             "model is a hub id, a folder, 'mini', a Checkpoint or a BertCatModel, "
@@ -54,7 +52,7 @@ def _check_model(model: object, revision: object) -> None:
         raise InputError(f"revision={revision!r} is for a model given by name, got a model object: leave revision out")
     if isinstance(revision, str) and is_pin(revision) and not re.fullmatch(PIN + "[0-9a-f]{8,64}", revision):
         raise InputError(
-            f"a revision that begins with {PIN!r} goes on with 8 to 64 hexadecimal digits, got {revision!r}"
+            f"a revision that begins with {PIN!r} continues with 8 to 64 hexadecimal digits, got {revision!r}"
         )
 
 
@@ -71,13 +69,4 @@ def _check_store(store: object, extra_columns: object) -> None:
     if not isinstance(store, (str, os.PathLike)) and not hasattr(type(store), "scores_of"):
         raise InputError(f"store is a ScoreStore or its path, got a value of type {type(store).__name__}")
     if extra_columns:
-        raise InputError("a store keeps scores only: leave extra_columns or store out")
-
-
-def _check_training(training: object) -> None:
-    if training is None:
-        return
-    from pyterrier_bertcat.training.options import TrainingOptions
-
-    if not isinstance(training, TrainingOptions):
-        raise InputError(f"training is a TrainingOptions or None, got a value of type {type(training).__name__}")
+        raise InputError("a store keeps only scores: leave extra_columns or store out")

@@ -16,20 +16,19 @@ import numpy as np
 import pandas as pd
 import torch
 
+from pyterrier_bertcat.data.order import Rows
 from pyterrier_bertcat.errors import InputError, MissingExtraError, TruncationWarning
 from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pyterrier_bertcat.scoring.devices import choose_device
 from pyterrier_bertcat.scoring.options import ScoringOptions
 from pyterrier_bertcat.scoring.statistics import RunStatistics, truncation_message
-from pyterrier_bertcat.training.collation import GroupCollator
-from pyterrier_bertcat.training.loop import TrainingData, queries_per_device, train
+from pyterrier_bertcat.training.loop import GroupCollator, Validation, queries_per_device, train
 from pyterrier_bertcat.training.options import TrainingOptions
 from pyterrier_bertcat.training.run_folder import claim, is_first_process, kept_teacher, run_identity
-from pyterrier_bertcat.training.sampling import Candidates, Rows, draw_groups, judged_candidates
+from pyterrier_bertcat.training.sampling import Candidates, draw_groups, judged_candidates
 from pyterrier_bertcat.training.teachers import known_to_files, teacher_scores
-from pyterrier_bertcat.training.validation import Validation
 
-# Padded tokens per forward pass: small ones stay in a CPU's caches, a GPU wants large ones.
+# Tokens per forward pass, with padding: small batches stay in a CPU's caches, a GPU needs large ones.
 _CPU_BATCH_TOKENS, _GPU_BATCH_TOKENS = 2048, 65536
 _PAIRS_COUNTED_AT_ONCE = 8192
 
@@ -46,31 +45,21 @@ def fit(
     scoring: ScoringOptions | None = None,
     verbose: bool = True,
 ) -> Checkpoint:
-    """Trains a copy of a checkpoint.
+    """Trains a copy of a checkpoint; the frames are as for ``BertCatReRanker.fit``.
 
-    The global random states of Python, numpy and torch are set to ``options.seed`` (``transformers.set_seed``).
+    Sets the global random states of Python, numpy and torch to ``options.seed`` (``transformers.set_seed``).
 
-    Args:
-        checkpoint: Where to start; it is left as it is.
-        options: See `TrainingOptions`.
-        results: Training candidates: ``qid, query, docno, <text_field>``, and ``rank`` or ``score`` for their order.
-        qrels: ``qid, docno, label``.
-        valid_results: Validation candidates, or None.
-        valid_qrels: Their judgments, or None.
-        text_field: The column that holds the passage.
-        scoring: How pairs are cut, in training and validation, and by which passages validation scores documents:
-            training itself reads each text once, cut. ``device="cpu"`` trains there; otherwise all visible GPUs are
-            used. None: the defaults.
-        verbose: Shows progress and losses.
+    ``scoring`` says how pairs are cut. Training reads each text once, cut; only validation scores documents by their
+    passages. ``device="cpu"`` trains there, any other value on all visible GPUs.
 
     Returns:
-        The trained checkpoint; with validation frames the best state by ``options.measure``. With ``options.output`` it
-        is also saved there, and loaded from there by whoever unpickles a re-ranker that holds it.
+        The trained checkpoint: with validation frames the best state by ``options.measure``, otherwise the last one.
+        With ``options.output`` it is saved there too.
 
     Raises:
-        TrainingDataError: where there is nothing to train on, or a teacher lacks scores.
-        InputError: where ``options.output`` holds another run, or the frames and options don't go together.
-        MissingExtraError: without the ``train`` extra.
+        TrainingDataError: There is nothing to train on, or a teacher lacks scores.
+        InputError: ``options.output`` holds another run, or the frames and options don't go together.
+        MissingExtraError: The ``train`` extra is not installed.
     """
     if importlib.util.find_spec("accelerate") is None:
         raise MissingExtraError("accelerate", extra="train")
@@ -78,9 +67,10 @@ def fit(
         raise InputError("validation needs both its results and its qrels, or neither")
     if options.output is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("several processes train one checkpoint through a folder that they share: give output=")
-    scoring = scoring or ScoringOptions()
-    chosen_device = choose_device(scoring.device)
-    queries_per_device(options, chosen_device)
+    # Training computes in torch, in this process; so does its validation.
+    scoring = replace(scoring or ScoringOptions(), devices=None, dtype="auto", backend="torch", calibration=None)
+    device = choose_device(scoring.device)
+    queries_per_device(options, device)
     validation = None
     if valid_results is not None and valid_qrels is not None:
         validation = Validation(valid_results, valid_qrels, options.measure, text_field, checkpoint, scoring)
@@ -107,25 +97,33 @@ def fit(
             passages=frame[text_field].tolist(),
             labels=candidates.labels,
             teacher=kept_teacher(output, teacher_scores(options.teachers, frame)) if loss.needs_teacher else None,
-            batch_tokens=_CPU_BATCH_TOKENS if chosen_device.type == "cpu" else _GPU_BATCH_TOKENS,
+            batch_tokens=_CPU_BATCH_TOKENS if device.type == "cpu" else _GPU_BATCH_TOKENS,
         )
         if is_first_process():
             _warn_of_truncation(collator)
         model = copy.deepcopy(checkpoint.model)
-        data = TrainingData(groups, collator, validation)
-        train(model.train(), data, options, output / "states", device=chosen_device, verbose=verbose)
+        train(
+            model.train(),
+            groups,
+            collator=collator,
+            validation=validation,
+            options=options,
+            states=output / "states",
+            device=device,
+            verbose=verbose,
+        )
     trained = _with_weights(checkpoint, model.state_dict())
     if options.output is None:
         return trained
     if is_first_process():
         save_checkpoint(trained, output)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()  # the others load what the first one saves
+        torch.distributed.barrier()  # the other processes load the checkpoint that the first one saves
     return load_checkpoint(output)
 
 
 def _warn_of_truncation(collator: GroupCollator) -> None:
-    """Says, before the training, how many of its pairs will be cut."""
+    """Warns, before the training, if many of its pairs will be cut."""
     statistics = RunStatistics(pairs=len(collator.queries))
     for start in range(0, len(collator.queries), _PAIRS_COUNTED_AT_ONCE):
         some = slice(start, start + _PAIRS_COUNTED_AT_ONCE)
@@ -138,16 +136,16 @@ def _warn_of_truncation(collator: GroupCollator) -> None:
 
 
 def _with_weights(checkpoint: Checkpoint, weights: dict[str, torch.Tensor]) -> Checkpoint:
-    """The checkpoint with other weights, in a model that no Trainer has touched: that one keeps mixed precision on."""
+    """The checkpoint with new weights, in a fresh model: the trained one still has the Trainer's mixed precision on."""
     model = copy.deepcopy(checkpoint.model)
     model.cpu().load_state_dict({name: tensor.cpu() for name, tensor in weights.items()})
     if getattr(model.config, "known_scores", None):
-        model.config.known_scores = None  # the old weights' answers
+        model.config.known_scores = None  # the old weights' scores
     return Checkpoint(model=model.eval(), tokenizer=checkpoint.tokenizer, source="in memory")
 
 
 def _used_rows(candidates: Candidates, groups: Sequence[Rows]) -> tuple[Candidates, list[Rows]]:
-    """Only the rows that some group holds, so that teachers score no other; groups in the new positions."""
+    """The candidates that some group holds, so that teachers score no others; and the groups in their new positions."""
     used, positions = np.unique(np.concatenate(groups), return_inverse=True)
     bounds = np.cumsum([len(group) for group in groups])[:-1]
     frame = candidates.frame.iloc[used].reset_index(drop=True)

@@ -1,7 +1,7 @@
 """The training loop: `transformers.Trainer`, told how to score groups and how to evaluate a ranking.
 
-The Trainer brings mixed precision, several devices, progress, saved states and resuming; this module adds the loss over
-(queries, candidates) grids, the order of the groups, and a ranking measure on validation frames.
+The Trainer comes with mixed precision, several devices, progress bars, saved states and resuming. This module adds
+the tensors of a step, the loss over (queries, candidates) grids, and a ranking measure on validation frames.
 """
 
 from __future__ import annotations
@@ -11,25 +11,34 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import ir_measures
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyterrier as pt
 import torch
 import transformers
-from torch.utils.data import Dataset, SequentialSampler
+from torch.utils.data import SequentialSampler
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.data.measures import measure_of
+from pyterrier_bertcat.data.order import Rows
+from pyterrier_bertcat.errors import InputError, TrainingDataError
 from pyterrier_bertcat.model.bert_cat import CrossEncoder
-from pyterrier_bertcat.training.collation import GroupCollator, GroupDataset
+from pyterrier_bertcat.model.checkpoint import Checkpoint
+from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer
+from pyterrier_bertcat.pairs.planning import plan_batches
+from pyterrier_bertcat.scoring.options import ScoringOptions
+from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 from pyterrier_bertcat.training.losses import Loss
 from pyterrier_bertcat.training.options import TrainingOptions
-from pyterrier_bertcat.training.sampling import Rows
-from pyterrier_bertcat.training.validation import Validation
+from pyterrier_bertcat.training.sampling import refuse_missing
 
 logger = logging.getLogger(__name__)
 
@@ -37,27 +46,101 @@ _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with
 
 
 @dataclass(frozen=True)
-class TrainingData:
-    """What the loop trains on.
+class GroupCollator:
+    """Turns some groups into one step's input.
 
-    Attributes:
-        groups: Row positions, one array per group, in training order.
-        collator: Makes a step's tensors of some groups.
-        validation: Evaluates the model at each saved state, or None.
+    Args:
+        pair_tokenizer: Tokenises pairs as the scoring engine does.
+        queries: The query of each row of the training frame.
+        passages: The passage of each row.
+        labels: int64 (rows,).
+        teacher: float32 (rows,), or None.
+        batch_tokens: The most tokens, with padding, per forward pass. Several passes per step save padding, but no
+            memory: the backward pass needs the activations of them all.
     """
 
-    groups: Sequence[Rows]
-    collator: GroupCollator
-    validation: Validation | None
+    pair_tokenizer: PairTokenizer
+    queries: Sequence[str]
+    passages: Sequence[str]
+    labels: npt.NDArray[np.int64]
+    teacher: npt.NDArray[np.float32] | None
+    batch_tokens: int
+
+    def __call__(self, groups: Sequence[Rows]) -> dict[str, Any]:
+        """One step's input.
+
+        Returns:
+            ``batches``: a list of model inputs, int64 (pairs, length). ``cells``: int64 (pairs of all batches,), the
+            position of each pair in the flattened grid. ``labels``: int64 (queries, candidates), -1 is padding.
+            ``teacher``: float32 (queries, candidates), if there is a teacher.
+        """
+        rows = np.concatenate(groups)
+        width = max(len(group) for group in groups)
+        # (pairs,): where each pair stands in the flattened (queries, candidates) grid
+        cells = np.concatenate([query * width + np.arange(len(group)) for query, group in enumerate(groups)])
+        pairs = self.pair_tokenizer.encode([self.queries[row] for row in rows], [self.passages[row] for row in rows])
+        plan = plan_batches(pairs.lengths, batch_tokens=self.batch_tokens)
+        grid = {"labels": torch.from_numpy(_spread(self.labels[rows], cells, (len(groups), width), empty=-1))}
+        if self.teacher is not None:
+            grid["teacher"] = torch.from_numpy(_spread(self.teacher[rows], cells, (len(groups), width), empty=0))
+        return {
+            "batches": [_tensors(pairs.batch(batch).padded()) for batch in plan],
+            "cells": torch.from_numpy(cells[np.concatenate(plan)]),
+            **grid,
+        }
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Re-ranks fixed candidates and measures the ranking.
+
+    Queries without candidates in the frame are left out. ``checkpoint`` is where the training started; its tokenizer is
+    used. ``scoring`` says how pairs are scored, on the device that the model is on.
+
+    Raises:
+        InputError: ir_measures has no such measure.
+        TrainingDataError: The qrels judge none of the queries, or a text is missing.
+    """
+
+    frame: pd.DataFrame
+    qrels: pd.DataFrame
+    measure: Any
+    text_field: str
+    checkpoint: Checkpoint
+    scoring: ScoringOptions
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "measure", measure_of(self.measure))
+        pt.validate.result_frame(self.frame, extra_columns=["query", self.text_field])
+        pt.validate.columns(self.qrels, includes=["qid", "docno", "label"])
+        refuse_missing(self.frame, ["query", self.text_field])
+        object.__setattr__(self, "frame", _distinct(self.frame))
+        qrels = _distinct(self.qrels)
+        ranked, judged = self.frame["qid"].unique(), qrels["qid"].unique()
+        object.__setattr__(self, "qrels", qrels[qrels["qid"].isin(ranked)])
+        if self.qrels.empty:
+            raise TrainingDataError(
+                f"the validation qrels judge none of the {len(ranked)} validation queries: {len(judged)} are judged, "
+                f"such as {judged[:3].tolist()} against {ranked[:3].tolist()}"
+            )
+
+    def evaluate(self, model: CrossEncoder) -> float:
+        """Ranks the candidates by ``model``, and returns the measure's mean over the judged queries."""
+        options = replace(self.scoring, device=str(model.bert_model.device))
+        scorer = PairScorer(replace(self.checkpoint, model=model), verbose=False, **vars(options))
+        scores = scorer.score(self.frame["query"].tolist(), self.frame[self.text_field].tolist())
+        run = pd.DataFrame({"query_id": self.frame["qid"], "doc_id": self.frame["docno"], "score": scores})
+        qrels = self.qrels.rename(columns={"qid": "query_id", "docno": "doc_id", "label": "relevance"})
+        return float(ir_measures.calc_aggregate([self.measure], qrels, run)[self.measure])
 
 
 def queries_per_device(options: TrainingOptions, device: torch.device) -> int:
     """How many of a step's queries each device gets.
 
-    Several GPUs of one machine are used through ``nn.DataParallel``, or one by each process that ``torchrun`` starts.
+    One process uses all GPUs of its machine (``nn.DataParallel``). If ``torchrun`` starts several, each uses one.
 
     Raises:
-        InputError: They can't be split evenly.
+        InputError: The queries can't be split evenly.
     """
     visible = torch.cuda.device_count() if device.type == "cuda" else 1
     devices = int(os.environ.get("WORLD_SIZE", visible))
@@ -68,48 +151,45 @@ def queries_per_device(options: TrainingOptions, device: torch.device) -> int:
 
 def train(
     model: CrossEncoder,
-    data: TrainingData,
+    groups: Sequence[Rows],
+    *,
+    collator: GroupCollator,
+    validation: Validation | None,
     options: TrainingOptions,
     states: Path,
-    *,
     device: torch.device,
     verbose: bool = True,
 ) -> None:
-    """Trains a model in place, going on from the last state in ``states`` where there is one.
+    """Trains a model in place, continuing from the last state in the folder ``states`` if there is one.
 
-    Args:
-        model: Takes ``input_ids``, ``attention_mask`` and perhaps ``token_type_ids``, gives scores (pairs,).
-        data: Groups, how to make tensors of them, and the validation.
-        options: The run's options.
-        states: Folder of the saved states.
-        device: Its type decides whether GPUs are used.
-        verbose: Shows progress and losses.
+    ``groups`` are arrays of row positions in training order. ``validation`` evaluates the model at each saved state.
+    All visible GPUs are used, unless ``device`` is a CPU.
     """
-    evaluate = data.validation is not None
+    evaluate = validation is not None
     trainer = _PairTrainer(
         model=model,
         args=_arguments(options, states, evaluate=evaluate, device=device, verbose=verbose),
-        train_dataset=GroupDataset(data.groups),
-        eval_dataset=_NoExamples() if evaluate else None,
-        data_collator=data.collator,
+        train_dataset=groups,
+        eval_dataset=[] if evaluate else None,  # the Trainer wants one; the validation frames take its place
+        data_collator=collator,
         callbacks=[_Patience(options.patience)] if evaluate and options.patience is not None else [],
         loss=options.chosen_loss,
-        validation=data.validation,
+        validation=validation,
     )
     if not verbose:
         trainer.remove_callback(PrinterCallback)
     last_state = _last_state(states)
     if last_state is not None:
-        logger.info("going on from %s", last_state)
+        logger.info("continuing from %s", last_state)
     with nullcontext() if verbose else _without_bars():
         trainer.train(resume_from_checkpoint=last_state)
-    if data.validation is not None:
+    if evaluate:
         logger.info("best validation %s: %s", options.measure, trainer.state.best_metric)
 
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    """Hides the bars that transformers shows whenever it writes or reads weights."""
+    """Hides the progress bars that transformers shows when it reads or writes weights."""
     shown = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
@@ -126,14 +206,14 @@ class _PairTrainer(transformers.Trainer):
         super().__init__(**arguments)
         self.loss = loss
         self.validation = validation
-        # The loss is a mean over the step already: the Trainer must not divide it by a count of labels.
+        # The loss is already a mean over the step, so the Trainer must not divide it by a number of labels.
         self.model_accepts_loss_kwargs = False
 
     def compute_loss(
         self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, *_: Any, **__: Any
     ) -> torch.Tensor:
-        """The step's loss; inputs as `GroupCollator` makes them."""
-        # Accelerate wraps a single model in autocast, but not one that is spread by DataParallel.
+        """The loss of one step; `GroupCollator` makes the inputs."""
+        # Accelerate wraps a model in autocast, unless DataParallel spreads it over several GPUs.
         with self.accelerator.autocast():
             scores = torch.cat([model(**batch) for batch in inputs["batches"]]).float()  # (pairs,)
         labels = inputs["labels"]  # (queries, candidates)
@@ -141,26 +221,24 @@ class _PairTrainer(transformers.Trainer):
         return self.loss(grid, labels, inputs.get("teacher"))
 
     def _get_train_sampler(self, *_: Any) -> SequentialSampler:
-        # The groups are drawn beforehand, in training order: so a resumed run equals an uninterrupted one.
+        # The groups are in training order already, so that a resumed run equals an uninterrupted one.
         return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
-        """Ranks the validation candidates with the model as it is."""
-        if self.validation is None:
-            raise InputError("there are no validation frames to evaluate on")
+        """Ranks the validation candidates with the model as it is now."""
         model: Any = self.model
-        metrics = {f"{metric_key_prefix}_measure": self.validation.evaluate(model)}
-        model.train()  # scoring has put it into evaluation mode
+        metrics = {f"{metric_key_prefix}_measure": cast(Validation, self.validation).evaluate(model)}
+        model.train()  # scoring switched it to evaluation mode
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def floating_point_ops(self, *_: Any) -> int:
-        """Not counted: the Trainer's estimate expects one batch of a language model."""
+        """Not counted: the Trainer's estimate expects a single batch of a language model."""
         return 0
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        # Early versions of the Trainer save numpy's state, but torch >= 2.6 then refuses to load it.
+        # Early versions of the Trainer save numpy's random state, which torch >= 2.6 refuses to load by default.
         allowed = [np.empty(0).__reduce__()[0], np.ndarray, np.dtype, type(np.dtype(np.uint32))]
         safe_globals = getattr(torch.serialization, "safe_globals", lambda _: nullcontext())
         with safe_globals(allowed):
@@ -168,7 +246,7 @@ class _PairTrainer(transformers.Trainer):
 
 
 class _Patience(transformers.EarlyStoppingCallback):
-    """Early stopping that a resumed run remembers: one that had stopped trains no further."""
+    """Early stopping that survives resuming: a run that had stopped trains no further."""
 
     stopped_before = False
 
@@ -177,16 +255,9 @@ class _Patience(transformers.EarlyStoppingCallback):
         self.stopped_before = self.early_stopping_patience_counter >= self.early_stopping_patience
 
     def on_step_end(self, args: Any, state: Any, control: transformers.TrainerControl, **_: Any) -> None:
-        if self.stopped_before:  # the Trainer stops after a step only: that one is neither evaluated nor saved
+        if self.stopped_before:  # the Trainer can only stop after a step, which is then neither evaluated nor saved
             control.should_training_stop = True
             control.should_evaluate = control.should_save = False
-
-
-class _NoExamples(Dataset[int]):
-    """The Trainer asks for a dataset before it evaluates; the validation frames take its place."""
-
-    def __len__(self) -> int:
-        return 0
 
 
 def _arguments(
@@ -224,7 +295,7 @@ def _arguments(
 
 
 def _last_state(states: Path) -> str | None:
-    """The newest saved state that is whole: the Trainer writes its own file last, and a kill may come before that."""
+    """The newest complete state. The Trainer writes its own file last, so a state without it was cut short."""
     found = [folder for folder in states.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if _is_whole(folder)]
     return str(max(found, key=lambda folder: int(folder.name.rpartition("-")[2]))) if found else None
 
@@ -235,3 +306,21 @@ def _is_whole(state: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def _spread(values: npt.NDArray[Any], cells: npt.NDArray[np.int64], shape: tuple[int, int], *, empty: int) -> Any:
+    grid = np.full(shape, empty, dtype=values.dtype)
+    grid.flat[cells] = values
+    return grid
+
+
+def _tensors(batch: Any) -> dict[str, torch.Tensor]:
+    arrays = {name: getattr(batch, name) for name in ("input_ids", "attention_mask", "token_type_ids")}
+    return {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None}
+
+
+def _distinct(frame: pd.DataFrame) -> pd.DataFrame:
+    """Makes qids and docnos strings, and keeps the first row of each pair."""
+    named = frame.assign(qid=frame["qid"].astype(str), docno=frame["docno"].astype(str))
+    distinct: pd.DataFrame = named.drop_duplicates(["qid", "docno"], ignore_index=True)
+    return distinct

@@ -6,7 +6,9 @@ Every loss takes one row per query and one column per candidate passage:
 * ``labels``  int64   (queries, candidates): 1 relevant, 0 not, -1 padding
 * ``teacher`` float32 (queries, candidates): the teacher's scores, or None
 
-and gives a scalar tensor. Only tensor methods are used, so that building a loss does not import torch.
+and returns a scalar tensor, the mean over the queries or pairs that count. Padding must not change it: mask it before
+an ``exp``, as infinity times 0 is NaN. Losses use tensor methods only, so that constructing one does not import torch,
+and are frozen dataclasses, as their ``repr`` helps to identify a training run.
 """
 
 from __future__ import annotations
@@ -14,22 +16,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from pyterrier_bertcat.errors import InputError, TrainingDataError
+from pyterrier_bertcat.errors import InputError, TrainingDataError, one_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 class Loss(Protocol):
-    """What the training loop asks of a loss."""
+    """A loss, as the training loop uses it."""
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether teacher scores must be given."""
+        """Whether it compares with a teacher's scores."""
 
     @property
     def needs_positive(self) -> bool:
-        """Whether a query without a relevant candidate is of no use."""
+        """Whether it can only use queries with a relevant candidate."""
 
     def __call__(self, scores: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:
         """The scalar loss of a batch; shapes as at the head of this module."""
@@ -43,8 +45,8 @@ class MarginMSE:
 
     Args:
         pairs: ``"positive"`` compares the relevant passage with each other one, as in the paper. ``"all"`` compares
-            every two candidates, needs no relevant one, and equals the squared error of mean-centred scores up to a
-            constant factor.
+            every two candidates and needs no relevant one; it is the squared error of mean-centred scores, times a
+            constant.
 
     Example:
         >>> import torch
@@ -59,16 +61,15 @@ class MarginMSE:
     needs_teacher = True
 
     def __post_init__(self) -> None:
-        if self.pairs not in ("positive", "all"):
-            raise InputError(f"pairs must be 'positive' or 'all', got {self.pairs!r}")
+        one_of("pairs", self.pairs, ("positive", "all"))
 
     @property
     def needs_positive(self) -> bool:
-        """With ``pairs="all"`` unlabelled queries are of use too."""
+        """With ``pairs="all"`` it can use unlabelled queries too."""
         return self.pairs == "positive"
 
     def __call__(self, scores: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:
-        """The scalar loss of a batch; shapes as at the head of this module."""
+        """The scalar loss of a batch; see `Loss`."""
         if teacher is None:
             raise TrainingDataError("MarginMSE needs teacher scores: give TrainingOptions a teacher")
         error = scores - teacher
@@ -91,7 +92,7 @@ class Contrastive:
     Queries without a relevant candidate add nothing.
 
     Args:
-        temperature: Scores are divided by it first; > 0.
+        temperature: Above 0. Scores are divided by it first.
 
     Example:
         >>> import torch
@@ -107,13 +108,13 @@ class Contrastive:
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
-            raise InputError(f"temperature must be above 0, got {self.temperature!r}")
+            raise InputError(f"temperature is a number above 0, got {self.temperature!r}")
 
     def __call__(self, scores: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:
-        """The scalar loss of a batch; shapes as at the head of this module."""
+        """The scalar loss of a batch; see `Loss`."""
         logits = (scores / self.temperature).masked_fill(labels < 0, float("-inf"))
         positive = labels > 0
-        # (queries,): the padded columns count as nothing, a query without a positive as zero
+        # (queries,): padded columns have no probability, and a query without a positive adds zero
         log_likelihood = logits.log_softmax(dim=1).masked_fill(~positive, 0.0).sum(dim=1)
         return -log_likelihood.sum() / positive.any(dim=1).sum().clamp(min=1)
 
@@ -144,16 +145,16 @@ class CombinedLoss:
 
     @property
     def needs_teacher(self) -> bool:
-        """True if any part needs a teacher."""
+        """Whether any part needs a teacher."""
         return any(loss.needs_teacher for loss in self.losses)
 
     @property
     def needs_positive(self) -> bool:
-        """True only if every part does: a part that needs none can use unlabelled queries."""
+        """Whether every part does: a part that doesn't can use unlabelled queries."""
         return all(loss.needs_positive for loss in self.losses)
 
     def __call__(self, scores: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:
-        """The scalar loss of a batch; shapes as at the head of this module."""
+        """The scalar loss of a batch; see `Loss`."""
         first, *rest = (
             weight * loss(scores, labels, teacher) for loss, weight in zip(self.losses, self.weights, strict=True)
         )

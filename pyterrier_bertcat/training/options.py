@@ -1,4 +1,4 @@
-"""Everything that a training run can be told, in one frozen object."""
+"""``TrainingOptions``: how a model is trained, in one frozen object that is checked here."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.errors import InputError, one_of, whole_number
 from pyterrier_bertcat.training.losses import Contrastive, Loss, MarginMSE
 
 if TYPE_CHECKING:
     import pyterrier as pt
 
     from pyterrier_bertcat.training.teachers import TeacherFile
+
+Schedule = Literal["linear", "cosine", "constant"]
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,27 +26,27 @@ class TrainingOptions:
 
     Args:
         loss: A loss of `pyterrier_bertcat.training.losses`. None: `MarginMSE` with a teacher, `Contrastive` without.
-        teacher: Whose scores are distilled: a transformer that scores result frames, a `TeacherFile`, or several of
-            them (the mean of their scores, the paper's T2). The teacher gets rows of the training frame as they are,
-            a first stage's ``score`` included.
-        negatives: Passages per query beside the relevant one. Queries with fewer use what they have.
-        negative_ranks: Half-open range of the first stage's ranks, counted from 0, that negatives are drawn from.
-            With a `TeacherFile` ranks are counted among the candidates that it scores.
-        queries_per_step: Queries per optimiser step, over all devices.
+        teacher: The model to distil: a transformer that scores result frames, a `TeacherFile`, or a list of them, whose
+            scores are averaged (as the paper's T2). A transformer gets the training frame's rows unchanged, including
+            the first stage's ``score``.
+        negatives: Passages per query besides the relevant one. Queries with fewer use all of theirs.
+        negative_ranks: The first stage's ranks to draw negatives from: ``(first, last)``, counted from 0, without
+            ``last``. With a `TeacherFile`, only the candidates that it scores count.
+        queries_per_step: Queries per optimiser step, on all devices together.
         steps: Optimiser steps.
         learning_rate: Peak learning rate of AdamW, above 0; 7e-6 is the paper's.
-        schedule: How the learning rate goes on after the warm-up.
-        warmup_steps: Steps in which the learning rate rises from 0.
+        schedule: How the learning rate falls after the warm-up.
+        warmup_steps: Steps in which the learning rate rises from 0 to its peak.
         precision: ``"bfloat16"`` and ``"float16"`` are mixed precision: the weights stay float32.
         seed: Fixes the order of queries, the negatives drawn and dropout.
-        measure: An ir_measures measure for the validation frames, more is better.
-        save_every: Steps between two saved states; with validation frames each is evaluated, and the best one is kept.
-        patience: Stop after so many evaluations without a gain. None: never early.
-        output: Folder for the trained checkpoint and the saved states. A run that was killed goes on from its last
-            saved state when it is started again with the same folder and options. None: in memory only.
+        measure: The ir_measures measure for the validation frames, or its name. Higher is better.
+        save_every: Steps between two saved states. With validation frames, each is evaluated and the best one is kept.
+        patience: Stops the training after this many evaluations without a gain. None: never.
+        output: The folder for the trained checkpoint and the saved states. If a run is killed, start it again with the
+            same folder and options: it continues from its last saved state. None: nothing is kept on disk.
 
     Raises:
-        InputError: for a value outside its range.
+        InputError: An option is outside its range, or loss and teacher don't go together.
 
     Example:
         >>> from pyterrier_bertcat import BertCatReRanker, TrainingOptions
@@ -61,9 +64,9 @@ class TrainingOptions:
     queries_per_step: int = 8
     steps: int = 2000
     learning_rate: float = 7e-6
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    schedule: Schedule = "linear"
     warmup_steps: int = 100
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Precision = "float32"
     seed: int = 42
     measure: Any = "nDCG@10"
     save_every: int = 250
@@ -71,23 +74,18 @@ class TrainingOptions:
     output: str | Path | None = None
 
     def __post_init__(self) -> None:
-        least = {"negatives": 1, "queries_per_step": 1, "steps": 1, "save_every": 1, "warmup_steps": 0, "seed": 0}
-        for name, smallest in least.items():
-            if not _is_whole(value := getattr(self, name), smallest):
-                raise InputError(f"{name} must be a whole number of at least {smallest}, got {value!r}")
+        for name in ("negatives", "queries_per_step", "steps", "save_every"):
+            whole_number(name, getattr(self, name))
+        for name in ("warmup_steps", "seed"):
+            whole_number(name, getattr(self, name), at_least=0)
+        whole_number("patience", self.patience, or_none=True)
         first, last = self.negative_ranks
-        if not (_is_whole(first, 0) and _is_whole(last, first + 1)):
-            raise InputError(
-                f"negative_ranks must be a range (first, last) with 0 <= first < last, got {(first, last)}"
-            )
-        if self.patience is not None and not _is_whole(self.patience, 1):
-            raise InputError(f"patience must be a whole number of at least 1 or None, got {self.patience!r}")
+        whole_number("the first of negative_ranks", first, at_least=0)
+        whole_number("the last of negative_ranks", last, at_least=first + 1)
         if not 0 < self.learning_rate < math.inf:
-            raise InputError(f"learning_rate must be above 0, got {self.learning_rate!r}")
-        choices = {"schedule": ("linear", "cosine", "constant"), "precision": ("float32", "bfloat16", "float16")}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise InputError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+            raise InputError(f"learning_rate is a number above 0, got {self.learning_rate!r}")
+        one_of("schedule", self.schedule, get_args(Schedule))
+        one_of("precision", self.precision, get_args(Precision))
         if self.loss is not None and self.loss.needs_teacher and not self.teachers:
             raise InputError(f"{self.loss} needs teacher scores: give teacher=")
         if self.teachers and not self.chosen_loss.needs_teacher:
@@ -95,18 +93,14 @@ class TrainingOptions:
 
     @property
     def teachers(self) -> tuple[pt.Transformer | TeacherFile, ...]:
-        """The teachers as a tuple, empty where there is none."""
+        """The teachers as a tuple, which may be empty."""
         if self.teacher is None:
             return ()
         return tuple(self.teacher) if isinstance(self.teacher, (list, tuple)) else (self.teacher,)
 
     @property
     def chosen_loss(self) -> Loss:
-        """The loss in use once the default is resolved."""
+        """The given loss, or the default for these teachers."""
         if self.loss is not None:
             return self.loss
         return MarginMSE() if self.teachers else Contrastive()
-
-
-def _is_whole(value: object, smallest: int) -> bool:
-    return type(value) is int and value >= smallest

@@ -1,4 +1,4 @@
-"""A run's folder: whose saved states it holds, so that no run goes on from those of another."""
+"""The folder of a training run, and a record of which run it is: no run continues from the states of another."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pyterrier_bertcat.data.order import Rows
 from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.model.checkpoint import Checkpoint
 from pyterrier_bertcat.scoring.options import ScoringOptions
+from pyterrier_bertcat.training.loop import Validation
 from pyterrier_bertcat.training.options import TrainingOptions
-from pyterrier_bertcat.training.sampling import Candidates, Rows
-from pyterrier_bertcat.training.validation import Validation
+from pyterrier_bertcat.training.sampling import Candidates
 
 RECORD, TEACHER_SCORES = "training.json", "teacher.npy"
 
-# How candidates are ordered before negatives are drawn. Another order draws other negatives.
+# How candidates are ordered before negatives are drawn. A run that began with another order drew other negatives.
 _ORDER = "score, then docno descending"
-# The same teacher on another device or in other batches differs by less, another teacher by more.
+# On another device, or in other batches, the same teacher's scores differ by less than this.
 _SAME_TEACHER = 1e-2
 
 
@@ -39,10 +40,10 @@ def run_identity(
     text_field: str,
     scoring: ScoringOptions,
 ) -> dict[str, str]:
-    """What must agree for a saved state to be one of this run, by the name that a refusal gives it."""
-    # Not the teacher, whose repr may differ from process to process, and not the folder, which may be moved.
+    """The facts that identify a run. They have to agree before it continues from a saved state."""
+    # Without the teacher, whose repr may differ from process to process, and the folder, which may be moved.
     names = [field.name for field in fields(options) if field.name not in ("loss", "teacher", "output")]
-    told = {"loss": str(options.chosen_loss), **{name: str(getattr(options, name)) for name in names}}
+    stated = {"loss": str(options.chosen_loss), **{name: str(getattr(options, name)) for name in names}}
     data = hashlib.sha256(_digest(candidates.frame, ["query", text_field]))
     for part in (candidates.labels, *groups):
         data.update(np.ascontiguousarray(part).tobytes())
@@ -54,7 +55,7 @@ def run_identity(
     return {
         "start": checkpoint.fingerprint,
         "order": _ORDER,
-        "options": repr(told),
+        "options": repr(stated),
         "truncation": str(scoring.truncation),
         "data": data.hexdigest(),
         "validation": held_out.hexdigest(),
@@ -62,10 +63,10 @@ def run_identity(
 
 
 def claim(output: Path, identity: dict[str, str]) -> None:
-    """Makes ``output`` this run's folder, or checks that it already is.
+    """Records in ``output`` that it belongs to this run, or checks that it does.
 
     Raises:
-        InputError: It holds another run's states; the message names what differs.
+        InputError: It belongs to another run; the message names the facts that differ.
     """
     record = output / RECORD
     if record.is_file():
@@ -78,10 +79,10 @@ def claim(output: Path, identity: dict[str, str]) -> None:
 
 
 def kept_teacher(output: Path, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The teacher scores that the run in ``output`` began with: ``scores`` at first, later those that it kept.
+    """The teacher scores that the run in ``output`` began with: it keeps ``scores``, float32 (rows,), the first time.
 
     Raises:
-        InputError: ``scores``, float32 (rows,), are another teacher's.
+        InputError: It began with another teacher's scores.
     """
     record = output / TEACHER_SCORES
     if record.is_file():
@@ -96,7 +97,7 @@ def kept_teacher(output: Path, scores: npt.NDArray[np.float32]) -> npt.NDArray[n
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that writes files: only ``torchrun`` starts others beside it."""
+    """Whether this process writes the files. ``torchrun`` starts others beside it, which don't."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -112,7 +113,7 @@ def _another_run(output: Path, differing: str) -> InputError:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Writes a file that appears complete or not at all."""
+    """Writes a file so that it appears complete or not at all."""
     if is_first_process():
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")

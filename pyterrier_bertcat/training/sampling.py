@@ -1,6 +1,6 @@
-"""Result frames and qrels -> groups of candidates to train on, the same ones for the same seed.
+"""Result frames and qrels -> groups of candidates to train on. The same seed draws the same groups.
 
-A group is one query's positive (where it has one) and some of its negatives, as row positions in the frame.
+A group is one query's positive, if it has one, and some of its negatives, as row positions in the frame.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ import numpy.typing as npt
 import pandas as pd
 import pyterrier as pt
 
-from pyterrier_bertcat.data.order import best_first, values_of
+from pyterrier_bertcat.data.order import Rows, best_first, values_of
 from pyterrier_bertcat.errors import TrainingDataError
 from pyterrier_bertcat.training.options import TrainingOptions
 
 logger = logging.getLogger(__name__)
-
-Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Candidates:
 
     Attributes:
         frame: The result frame, queries in order of first appearance, best first, index 0..n-1.
-        labels: int64 (rows,), 1 where the qrels call the passage relevant, else 0.
+        labels: int64 (rows,), 1 if the qrels call the passage relevant, else 0.
         queries: Row positions of each usable query, best first.
     """
 
@@ -46,18 +44,14 @@ def judged_candidates(
     needs_positive: bool,
     scored: Callable[[pd.DataFrame], npt.NDArray[np.bool_]] | None = None,
 ) -> Candidates:
-    """Joins a result frame with its judgments.
+    """Joins a result frame (``qid, query, docno, <text_field>``) with its judgments (``qid, docno, label``).
 
-    Args:
-        results: Columns ``qid, query, docno, <text_field>``; ordered by ``score``, ties by docno, or else
-            by ``rank`` where there is no score.
-        qrels: Columns ``qid, docno, label``; relevant where label > 0.
-        text_field: The column that holds the passage.
-        needs_positive: Whether queries without a relevant candidate are dropped.
-        scored: Which rows a teacher file knows; the others are dropped.
+    Candidates are ordered by ``score``, ties by docno as in `pyterrier_bertcat.data.order`; without scores by ``rank``;
+    without either they keep their order. A label above 0 means relevant. ``needs_positive`` drops queries without a
+    relevant candidate. ``scored`` tells which rows the teacher files score, bool (rows,), and the others are dropped.
 
     Raises:
-        TrainingDataError: where no candidate or no query is left; the message counts what was there and names some.
+        TrainingDataError: No candidate or no query is left; the message counts what there was, and names some.
     """
     pt.validate.result_frame(results, extra_columns=["query", text_field])
     pt.validate.columns(qrels, includes=["qid", "docno", "label"])
@@ -87,17 +81,13 @@ def judged_candidates(
 
 
 def draw_groups(candidates: Candidates, options: TrainingOptions) -> list[Rows]:
-    """Draws ``steps * queries_per_step`` groups: every query once, in a new order, before any comes again.
-
-    Args:
-        candidates: What to draw from.
-        options: ``steps``, ``queries_per_step``, ``negatives``, ``negative_ranks`` and ``seed`` are used.
+    """Draws ``steps * queries_per_step`` groups: every query once, in random order, before any comes again.
 
     Returns:
-        One array of row positions per group, the positive first where there is one.
+        One array of row positions per group, the positive first if there is one.
 
     Raises:
-        TrainingDataError: where ``negative_ranks`` leaves a negative to no query.
+        TrainingDataError: No query has a negative within ``options.negative_ranks``.
     """
     generator = np.random.default_rng(options.seed)
     first, last = options.negative_ranks
@@ -123,7 +113,7 @@ def draw_groups(candidates: Candidates, options: TrainingOptions) -> list[Rows]:
 
 
 def _best_first(results: pd.DataFrame) -> pd.DataFrame:
-    """Queries in order of first appearance, each by score, else by rank, else as it comes; no pair twice."""
+    """Sorts the candidates of each query, as `judged_candidates` says, and keeps the best row of each pair."""
     frame = results.reset_index(drop=True)
     queries, docnos = pd.factorize(frame["qid"])[0], values_of(frame["docno"])
     if "score" in frame.columns:
@@ -137,7 +127,7 @@ def _best_first(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _known(frame: pd.DataFrame, known: npt.NDArray[np.bool_]) -> pd.DataFrame:
-    """The rows that the teacher files score, of which there must be some; index 0..n-1."""
+    """The rows that the teacher files score, at least one, with index 0..n-1."""
     if known.all():
         return frame
     unknown = frame.loc[~known, ["qid", "docno"]].head(3).to_records(index=False).tolist()
@@ -156,7 +146,7 @@ def _known(frame: pd.DataFrame, known: npt.NDArray[np.bool_]) -> pd.DataFrame:
 
 
 def refuse_missing(results: pd.DataFrame, columns: list[str]) -> None:
-    """Raises a `TrainingDataError` that counts and names the rows without a string in one of the columns."""
+    """Refuses rows without a string in one of the columns, with a `TrainingDataError` that counts and names them."""
     for column in columns:
         bad = [not isinstance(value, str) for value in results[column]]
         if any(bad):
@@ -170,19 +160,18 @@ def _nothing_to_train_on(
     result_qids, judged_qids = results["qid"].astype(str).unique(), relevant["qid"].unique()
     if not needs_positive:
         return (
-            f"none of {len(result_qids)} queries has two candidates, one of them not relevant; "
-            f"such as {result_qids[:3].tolist()}"
+            f"none of {len(result_qids)} queries, such as {result_qids[:3].tolist()}, has two candidates of which "
+            "at least one is not relevant: retrieve deeper"
         )
     shared = np.intersect1d(result_qids, judged_qids)
     counts = f"{len(result_qids)} queries with candidates, {len(judged_qids)} with a relevant judgment"
     if not len(shared):
-        return (
-            f"the qrels judge other queries: {counts}, none in both; "
-            f"such as {result_qids[:3].tolist()} against {judged_qids[:3].tolist()}"
-        )
+        examples = f"such as {result_qids[:3].tolist()} against {judged_qids[:3].tolist()}"
+        return f"the qrels judge other queries: {counts}, none in both; {examples}"
+    counts += f", {len(shared)} in both"
     if not labels.any():
         return (
-            f"no relevant passage is among the candidates of any query: {counts}, {len(shared)} in both, "
-            f"such as {shared[:3].tolist()}; retrieve deeper, or check that docnos agree"
+            f"no relevant passage is among the candidates of any query: {counts}, such as {shared[:3].tolist()}; "
+            "retrieve deeper, or check that docnos agree"
         )
-    return f"no query has both a relevant passage and a negative among its candidates: {counts}, {len(shared)} in both"
+    return f"no query has both a relevant passage and a negative among its candidates: {counts}"

@@ -1,29 +1,31 @@
-"""Teacher scores for distillation: from any scoring transformer, from several, or from published files."""
+"""Teacher scores for distillation: from transformers, and from the authors' published files."""
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO, TypeAlias, cast
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyterrier as pt
 
-from pyterrier_bertcat.errors import TrainingDataError
+from pyterrier_bertcat.data.lines import numbered_lines, wrong_line
+from pyterrier_bertcat.errors import InputError, TrainingDataError
 
 Scores: TypeAlias = npt.NDArray[np.float64]
+
+_FIELDS = "five tab-separated fields, pos_score neg_score query_id pos_passage_id neg_passage_id"
 
 
 @dataclass(frozen=True)
 class TeacherFile:
-    r"""Teacher scores in the authors' published form, read as a stream.
+    r"""A file of teacher scores in the authors' published format.
 
-    Tab-separated lines ``pos_score neg_score query_id pos_passage_id neg_passage_id``, plain or gzip. Only the pairs
-    that the training frame holds are kept in memory, and only they are trained on.
+    It has tab-separated lines ``pos_score neg_score query_id pos_passage_id neg_passage_id``, plain or gzipped. It is
+    read as a stream: only pairs in the training frame are kept in memory. Only pairs in the file are trained on.
 
     Args:
         path: The file.
@@ -39,10 +41,10 @@ class TeacherFile:
     path: str | Path
 
     def scores(self, qids: Sequence[str], docnos: Sequence[str]) -> Scores:
-        """The file's scores of these pairs: float64 (n,), NaN where it has none.
+        """The file's scores of n pairs: float64 (n,), NaN for pairs that it does not have.
 
         Raises:
-            TrainingDataError: for a missing file or a line of another form, with its number.
+            TrainingDataError: The file can't be read, or a line has another format; the message gives its number.
         """
         wanted: dict[tuple[str, str], list[int]] = {}
         for position, pair in enumerate(zip(qids, docnos, strict=True)):
@@ -55,43 +57,25 @@ class TeacherFile:
 
     def _pairs(self) -> Iterator[tuple[str, str, float]]:
         try:
-            with self._lines() as lines:
-                for number, line in enumerate(lines, start=1):
-                    try:
-                        positive_score, negative_score, qid, positive, negative = line.rstrip("\r\n").split("\t")
-                        yield qid, positive, float(positive_score)
-                        yield qid, negative, float(negative_score)
-                    except ValueError as error:
-                        raise TrainingDataError(
-                            f"{self.path}, line {number}: expected five tab-separated fields, pos_score neg_score "
-                            f"query_id pos_passage_id neg_passage_id; got {line[:80]!r}"
-                        ) from error
-        except (OSError, EOFError, UnicodeDecodeError) as error:
-            raise TrainingDataError(f"the teacher file {self.path} can't be read: {error}") from error
-
-    def _lines(self) -> TextIO:
-        with open(self.path, "rb") as beginning:
-            packed = beginning.read(2) == b"\x1f\x8b"
-        if packed:
-            return cast("TextIO", gzip.open(self.path, "rt", encoding="utf-8"))
-        return open(self.path, encoding="utf-8")
+            for number, line in numbered_lines(self.path):
+                try:
+                    positive_score, negative_score, qid, positive, negative = line.decode().rstrip("\r\n").split("\t")
+                    yield qid, positive, float(positive_score)
+                    yield qid, negative, float(negative_score)
+                except ValueError as error:
+                    raise wrong_line(self.path, number, _FIELDS, line) from error
+        except InputError as error:
+            raise TrainingDataError(str(error)) from error
 
 
 Teacher: TypeAlias = pt.Transformer | TeacherFile
 
 
 def teacher_scores(teachers: Sequence[Teacher], frame: pd.DataFrame) -> npt.NDArray[np.float32]:
-    """The mean of the teachers' scores for each row of a result frame.
-
-    Args:
-        teachers: At least one.
-        frame: Columns ``qid, query, docno`` and the text; other columns are handed on to the teachers.
-
-    Returns:
-        float32 (rows,), in the frame's order.
+    """The mean of the teachers' scores for each row of a result frame: float32 (rows,). Teachers get all its columns.
 
     Raises:
-        TrainingDataError: where a teacher gives no finite score for some pair; it counts and names them.
+        TrainingDataError: A teacher has no finite score for some pairs; the message counts and names them.
     """
     total = np.zeros(len(frame))
     for teacher in teachers:
@@ -100,7 +84,7 @@ def teacher_scores(teachers: Sequence[Teacher], frame: pd.DataFrame) -> npt.NDAr
         if missing.any():
             pairs = frame.loc[missing, ["qid", "docno"]].head(3).to_records(index=False).tolist()
             raise TrainingDataError(
-                f"the teacher {teacher!r} gives no finite score for {missing.sum()} of {len(frame)} pairs, "
+                f"the teacher {teacher!r} has no finite score for {missing.sum()} of {len(frame)} pairs, "
                 f"such as (qid, docno) {pairs}"
             )
         total += scores
@@ -108,7 +92,7 @@ def teacher_scores(teachers: Sequence[Teacher], frame: pd.DataFrame) -> npt.NDAr
 
 
 def known_to_files(teachers: Sequence[Teacher], frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
-    """Which rows every teacher file scores: bool (rows,); all of them where no teacher is a file."""
+    """Which rows every teacher file scores, bool (rows,). Without teacher files: all."""
     known = np.ones(len(frame), dtype=bool)
     for teacher in teachers:
         if isinstance(teacher, TeacherFile):
@@ -117,7 +101,7 @@ def known_to_files(teachers: Sequence[Teacher], frame: pd.DataFrame) -> npt.NDAr
 
 
 def _scores(teacher: Teacher, frame: pd.DataFrame) -> Scores:
-    """float64 (rows,), NaN where the teacher has none."""
+    """float64 (rows,), NaN for rows that the teacher does not score."""
     if isinstance(teacher, TeacherFile):
         return teacher.scores(frame["qid"].astype(str).tolist(), frame["docno"].astype(str).tolist())
     scored = teacher.transform(frame.drop_duplicates(["qid", "docno"]))

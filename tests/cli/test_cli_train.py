@@ -80,7 +80,7 @@ def test_options_reach_the_training(files, capsys):
     ("more", "complaint"),
     [
         (["--loss", "margin-mse"], "needs teacher scores"),
-        (["--precision", "int8"], "precision must be one of"),
+        (["--precision", "int8"], "precision is one of"),
         (["--teacher-scores", "no/such/file"], "no/such/file can't be read"),
         (["--text-fields", "abstract"], "expected a field 'abstract', there are 'title', 'contents'"),
         (["--qrels", "no/such/file"], "no/such/file can't be read"),

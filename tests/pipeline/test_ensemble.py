@@ -66,7 +66,7 @@ def test_it_is_what_its_members_are(tokenizer):
 def test_what_does_not_go_together_is_refused(tokenizer):
     with pytest.raises(InputError, match="at least one"):
         BertCatReRanker.mean([])
-    with pytest.raises(InputError, match="same text_field"):
+    with pytest.raises(InputError, match="need the same text_field"):
         BertCatReRanker.mean([member(tokenizer, 0), member(tokenizer, 1, text_field="body")])
     with pytest.raises(InputError, match="leave depth"):
         BertCatReRanker.mean([member(tokenizer, 0, depth=3)])
@@ -82,8 +82,9 @@ def test_what_is_no_member_is_refused_by_name(tokenizer):
 def test_it_loads_at_once_warns_of_what_was_cut_and_has_statistics(tokenizer):
     ensemble = BertCatReRanker.mean([member(tokenizer, 0, max_length=12), member(tokenizer, 1, max_length=12)]).load()
     assert ensemble.stats == ()
-    with pytest.warns(TruncationWarning, match=r"1 of 5 pairs .*passages=Passages"):
+    with pytest.warns(TruncationWarning, match=r"1 of 5 pairs .*passages=Passages") as warned:
         ensemble(frame())
+    assert len(warned) == 1  # both members cut the same pair
     assert [statistics.truncated_pairs for statistics in ensemble.stats] == [1, 1]
     whole = [member(tokenizer, seed, passages=Passages(length=6, stride=3)) for seed in range(2)]
     BertCatReRanker.mean(whole)(frame())  # a warning would be an error here

@@ -7,7 +7,7 @@ import pytest
 
 from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.pairs.passages import Passages
-from pyterrier_bertcat.pipeline.extra_columns import EXTRA_COLUMNS
+from pyterrier_bertcat.pipeline.frames import EXTRA_COLUMNS
 from pyterrier_bertcat.reranker import BertCatReRanker
 
 LONG = "the quick brown fox jumps over the lazy dog, and " * 6

@@ -7,7 +7,7 @@ import pyterrier as pt
 import pytest
 
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.pipeline.json_text import JsonText, json_text
+from pyterrier_bertcat.pipeline.pyserini import json_text
 from pyterrier_bertcat.reranker import BertCatReRanker
 
 os.environ["PT_TEST_TRANSFORMER_REPORTS"] = "0"
@@ -55,7 +55,8 @@ def test_pyterrier_can_inspect_it_in_a_pipeline():
     transformer = json_text("raw", "contents")
     assert pt.inspect.transformer_inputs(transformer) == [["docno", "raw"]]
     assert pt.inspect.transformer_outputs(transformer, ["docno", "raw"]) == ["docno", "raw", "text"]
-    assert transformer == JsonText("raw", "contents") != json_text("raw", "text")
+    assert transformer == json_text("raw", "contents") != json_text("raw", "text")
+    assert repr(transformer) == "json_text('raw', field='contents')"
     pipeline = transformer >> BertCatReRanker("no/such-model")
     columns = ["qid", "query", "docno", "raw"]
     assert pt.inspect.transformer_outputs(pipeline, columns) == [*columns, "text", "score", "rank"]

@@ -1,5 +1,6 @@
-"""The folder of a training run: one run's only, a checkpoint in the end, and gone on with after a kill."""
+"""The folder of a training run: it belongs to one run, ends as a checkpoint, and continues after a kill."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -56,13 +57,23 @@ def test_another_teacher_in_the_same_folder_is_refused(start, tmp_path):
     assert fit(start, replace(options, teacher=teacher(1.000001)), *TRAIN).fingerprint == trained.fingerprint
 
 
+def test_a_run_that_began_with_another_order_of_candidates_is_refused(start, tmp_path):
+    options = replace(QUICK, steps=2, output=tmp_path)
+    fit(start, options, *TRAIN)
+    record = tmp_path / "training.json"
+    began_before = {name: value for name, value in json.loads(record.read_text()).items() if name != "order"}
+    record.write_text(json.dumps(began_before))
+    with pytest.raises(InputError, match=r"another training run \(different order\)"):
+        fit(start, options, *TRAIN)
+
+
 def test_several_processes_without_a_common_folder_are_refused(start, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="give output="):
         fit(start, QUICK, *TRAIN)
 
 
-def test_a_killed_run_goes_on_to_the_result_of_an_uninterrupted_one(start, tmp_path):
+def test_a_killed_run_continues_to_the_result_of_an_uninterrupted_one(start, tmp_path):
     save_checkpoint(start, tmp_path / "start")
     program = textwrap.dedent(
         """
