@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(describe(candidates, depth=arguments.depth, max_length=arguments.max_length, passages=passages))
         return
     total = rerank_run(candidates, reranker, output, verbose=verbose)
-    if message := truncation_message(total, passages=passages, texts_advice="--passages scores documents whole"):
+    if message := truncation_message(total, passages=passages, activity="command"):
         print(f"pyterrier-bertcat: warning: {message}", file=sys.stderr)
     if temporary is not None:
         remove_store(temporary)

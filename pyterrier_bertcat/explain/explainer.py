@@ -1,19 +1,20 @@
-"""``Explainer``: a pair, the rows of a frame, or two texts for one query, to explanations."""
+"""``Explainer``: explains a pair, the rows of a frame, or why one of two texts is above the other."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, get_args
 
+import numpy as np
 import pandas as pd
 import pyterrier as pt
+from numpy.typing import NDArray
 
-from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.errors import InputError, one_of
 from pyterrier_bertcat.explain.explanations import Comparison, Explanation, Explanations
-from pyterrier_bertcat.explain.occlusion import Score, occlusion
-from pyterrier_bertcat.explain.reading import read_pair
-from pyterrier_bertcat.explain.words import Word
+from pyterrier_bertcat.explain.words import PairReading, Word, read_pair
 from pyterrier_bertcat.scoring.options import ScoringOptions
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 
 Method = Literal["occlusion", "gradients"]
+Score = Callable[[Sequence[str], Sequence[str]], NDArray[np.float32]]
 _BAR_DELAY_S = 1.0
 
 
@@ -36,21 +38,20 @@ class Explainer:
         scoring: ScoringOptions | None = None,
         verbose: bool = True,
     ) -> None:
-        """Keeps what is needed.
+        """Sets up one method for one checkpoint.
 
         Args:
             checkpoint: Model and tokenizer; neither is changed.
-            score: Queries and texts to float32 scores, by this checkpoint: `PairScorer.score`.
-            method: ``"occlusion"``: what the score loses without the word; exact, one more pair to score per word.
+            score: `PairScorer.score` of a scorer of this checkpoint.
+            method: ``"occlusion"``: what the score loses without the word; exact, and scores one more pair per word.
                 ``"gradients"``: integrated gradients, which add up; slower; needs the extra ``explain``.
-            scoring: How pairs are cut, and where gradients are computed, in float32. None: the defaults.
-            verbose: Whether a frame that takes longer than a second shows a progress bar.
+            scoring: How pairs are cut, and where to compute gradients, in float32. None: the defaults.
+            verbose: Whether frames that take longer than a second show a progress bar.
 
         Raises:
             InputError: There is no such method.
         """
-        if method not in get_args(Method):
-            raise InputError(f"method={method!r} is not one of {', '.join(map(repr, get_args(Method)))}")
+        one_of("method", method, get_args(Method))
         self._checkpoint = checkpoint
         self._tokenizer = copy.deepcopy(checkpoint.tokenizer)  # tokenising changes its settings
         self._score = score
@@ -62,15 +63,15 @@ class Explainer:
         """Explains the score of one pair.
 
         Raises:
-            InputError: Something is not a string.
+            InputError: The query or the text is not a string.
             ScoreError: The model gave a score that is not finite.
             MissingExtraError: ``method="gradients"`` without captum.
         """
-        score = float(self._score([query], [text])[0])  # it also refuses what is no string
+        score = float(self._score([query], [text])[0])  # it also refuses anything but strings
         reading = read_pair(self._tokenizer, query, text, cut=self._scoring.truncation)
         baselines = None
         if self._method == "occlusion":
-            effects = occlusion(query, text, reading, self._score)
+            effects = _occlusion(query, text, reading, self._score)
         else:
             from pyterrier_bertcat.explain.gradients import integrated_gradients
 
@@ -89,7 +90,7 @@ class Explainer:
 
         Args:
             frame: ``qid``, ``query`` and ``docno`` of n rows.
-            texts: n strings, what was scored of each row's document.
+            texts: n strings, the part of each row's document that was scored.
 
         Returns:
             One explanation per row, in the order of the rows.
@@ -97,7 +98,9 @@ class Explainer:
         rows = zip(frame["qid"].tolist(), frame["docno"].tolist(), frame["query"].tolist(), texts, strict=True)
         if self._verbose:
             rows = pt.tqdm(rows, total=len(frame), desc="explaining", unit="pair", delay=_BAR_DELAY_S)
-        return Explanations(tuple(self.explain(query, text).named(qid, docno) for qid, docno, query, text in rows))
+        return Explanations(
+            tuple(replace(self.explain(query, text), qid=qid, docno=docno) for qid, docno, query, text in rows)
+        )
 
     def compare(self, query: str, text_a: str, text_b: str) -> Comparison:
         """Explains why one text is above another for the same query; raises what `explain` raises."""
@@ -105,7 +108,7 @@ class Explainer:
 
 
 def best_passages(scorer: PairScorer, queries: Sequence[str], texts: Sequence[str]) -> list[str]:
-    """The passage of each text that makes its score.
+    """Finds the passage of each text that makes its score.
 
     Args:
         scorer: Scores texts by passages.
@@ -113,7 +116,7 @@ def best_passages(scorer: PairScorer, queries: Sequence[str], texts: Sequence[st
         texts: n strings.
 
     Raises:
-        InputError: The scores are aggregated from several passages, so that no single one explains them.
+        InputError: The scores combine several passages, so no single one explains them.
     """
     passages = scorer.passages
     if passages is not None and passages.aggregate not in ("max", "first"):
@@ -126,3 +129,26 @@ def best_passages(scorer: PairScorer, queries: Sequence[str], texts: Sequence[st
     scored = scorer.score_in_detail(queries, texts)
     starts, ends = scorer.character_ranges(texts, scored.best_passages).tolist()
     return [text[start:end] for text, start, end in zip(texts, starts, ends, strict=True)]
+
+
+def _occlusion(query: str, text: str, reading: PairReading, score: Score) -> NDArray[np.float64]:
+    """How much the score loses without each word, float64 (words,); 0 for words that are not read.
+
+    Source: Zeiler and Fergus 2014, "Visualizing and Understanding Convolutional Networks" (ECCV).
+
+    All pairs are scored in one call. A space replaces the word, so that its neighbours don't become one word. Both
+    strings are first cut to the part that the model reads: otherwise, a long text without one of its words would show
+    the model words that it had not read before.
+    """
+    read = np.flatnonzero(reading.read)
+    seen = {"query": query[slice(*reading.window["query"])], "text": text[slice(*reading.window["text"])]}
+    variants = [seen]
+    for word in read:
+        part, start, end = reading.words[word]
+        first, last = reading.window[part]
+        before, after = seen[part][: max(start - first, 0)], seen[part][min(end, last) - first :]
+        variants.append({**seen, part: f"{before} {after}"})
+    scores = score([pair["query"] for pair in variants], [pair["text"] for pair in variants]).astype(np.float64)
+    effects = np.zeros(len(reading.words))
+    effects[read] = scores[0] - scores[1:]
+    return effects

@@ -1,11 +1,11 @@
-"""What users get: explanations that show themselves in notebooks and become frames and files. pandas only."""
+"""The explanations that users get. They show themselves in notebooks, and become frames and HTML files."""
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
@@ -15,30 +15,26 @@ from pyterrier_bertcat.explain import html
 from pyterrier_bertcat.explain.words import Word
 
 _WORD_TYPES: dict[str, Any] = {
-    "part": str,
-    "word": str,
-    "start": "int64",
-    "end": "int64",
-    "effect": "float64",
-    "read": bool,
+    **dict.fromkeys(("part", "word"), str),
+    **dict.fromkeys(("start", "end"), "int64"),
+    **{"effect": "float64", "read": bool},
 }
 _DIFFERENCE_TYPES: dict[str, Any] = {
-    "part": str,
-    "word": str,
+    **dict.fromkeys(("part", "word"), str),
     **dict.fromkeys(("effect_a", "effect_b", "difference"), "float64"),
 }
 _WORDS_NAMED = 6
 
 
 class Shown(ABC):
-    """Something with a self-contained HTML form."""
+    """Something that a notebook displays as HTML."""
 
     @abstractmethod
     def _repr_html_(self) -> str:
-        """What a notebook displays: one snippet with its own style, no script and no reference to elsewhere."""
+        """One snippet with its own style. It has no script and loads nothing."""
 
     def to_html(self, path: str | os.PathLike[str]) -> Path:
-        """Writes the same as a page of its own (UTF-8); returns its path."""
+        """Writes what a notebook displays as a page (UTF-8), and returns its path."""
         target = Path(path)
         target.write_text(html.page(self._repr_html_()), encoding="utf-8")
         return target
@@ -52,13 +48,14 @@ class Explanation(Shown):
         query: The query.
         text: The text.
         score: The pair's score, a raw relevance logit.
-        method: ``"occlusion"``: a word's effect is what the score loses without it. Effects need not add up: of a word
-            that occurs twice, either may be dispensable. ``"gradients"``: by integrated gradients. Those of the text's
-            words add up to the score minus that of the pair with every token of the text unknown; the query's likewise.
+        method: ``"occlusion"``: a word's effect is what the score loses without it. Effects need not add up: if a word
+            occurs twice, the score may need only one of the two. ``"gradients"``: integrated gradients. The effects of
+            the text's words add up to the score minus the score with every token of the text unknown, and likewise for
+            the query.
         words: Every word of the query, then every word of the text, each in order.
-        baselines: For gradients, the scores of the pair with an unknown query and with an unknown text; else None.
-        qid: Of the row of a frame, else None.
-        docno: Of the row of a frame, else None.
+        baselines: For gradients, the scores of the pair with an unknown query and with an unknown text; otherwise None.
+        qid: From the row of a frame; otherwise None.
+        docno: From the row of a frame; otherwise None.
     """
 
     query: str
@@ -69,10 +66,6 @@ class Explanation(Shown):
     baselines: tuple[float, float] | None = None
     qid: Any = None
     docno: Any = None
-
-    def named(self, qid: Any, docno: Any) -> Explanation:
-        """The same, as the explanation of a row of a frame."""
-        return replace(self, qid=qid, docno=docno)
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row per word: ``part`` (query or text), ``word``, ``start``, ``end``, ``effect``, ``read``."""
@@ -97,7 +90,7 @@ class Explanation(Shown):
 
 @dataclass(frozen=True, repr=False)
 class Explanations(Shown, Sequence[Explanation]):
-    """Explanations of the rows of a frame, in their order; the colours of all share one scale."""
+    """Explanations of the rows of a frame, in their order. Their colours share one scale."""
 
     rows: tuple[Explanation, ...]
 
@@ -110,9 +103,6 @@ class Explanations(Shown, Sequence[Explanation]):
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    def __iter__(self) -> Iterator[Explanation]:
-        return iter(self.rows)
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row per word: ``qid``, ``docno``, then the columns of `Explanation.to_dataframe`."""
@@ -147,11 +137,11 @@ class Comparison(Shown):
         return self.a.score - self.b.score
 
     def differences(self) -> pd.DataFrame:
-        """What each word contributes to A being above B.
+        """How much each word contributes to A being above B.
 
         Returns:
-            One row per distinct word (case apart), the largest difference first: ``part`` (query or text), ``word``,
-            ``effect_a`` and ``effect_b`` (summed over its occurrences, 0 where it does not occur), ``difference``
+            One row per distinct word, ignoring case, the largest difference first: ``part`` (query or text), ``word``,
+            ``effect_a`` and ``effect_b`` (the sum over its occurrences, 0 if there are none), ``difference``
             (``effect_a - effect_b``).
         """
         return _frame(self._differences(), _DIFFERENCE_TYPES)
@@ -185,7 +175,7 @@ class Comparison(Shown):
 
 
 def _scale(explanations: Iterable[Explanation]) -> float:
-    """The largest effect of any word: full colour."""
+    """The largest effect of any word, which gets the full colour."""
     return max((abs(word.effect) for row in explanations for word in row.words), default=0.0)
 
 
@@ -199,6 +189,6 @@ def _words_frame(rows: list[tuple[tuple[Any, ...], Explanation]], key_types: dic
 
 
 def _frame(rows: Sequence[tuple[Any, ...]], types: dict[str, Any]) -> pd.DataFrame:
-    """A frame with the same types whether it has rows or not."""
+    """A frame that has these columns and types even without rows."""
     frame: pd.DataFrame = pd.DataFrame(rows, columns=list(types)).astype(types)
     return frame

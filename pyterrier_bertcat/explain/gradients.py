@@ -1,4 +1,4 @@
-"""Integrated gradients: what each word adds on the way from unknown words to the words themselves.
+"""Integrated gradients: how much each word adds to the score between unknown words and the words themselves.
 
 Sundararajan, Taly and Yan 2017, "Axiomatic Attribution for Deep Networks", arXiv 1703.01365; by captum.
 """
@@ -14,15 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from pyterrier_bertcat.errors import MissingExtraError
-from pyterrier_bertcat.explain.reading import PairReading
-from pyterrier_bertcat.explain.words import PARTS
+from pyterrier_bertcat.explain.words import PARTS, PairReading
 from pyterrier_bertcat.scoring.devices import choose_device
 
 if TYPE_CHECKING:
     from pyterrier_bertcat.model.bert_cat import CrossEncoder
 
-_STEPS = (32, 64, 128, 256, 512)  # twice as many, until the sum is right
-_TOLERANCE = 0.005  # of the sum of all effects, each without its sign
+_STEPS = (32, 64, 128, 256, 512)  # doubled until the sum is right
+_TOLERANCE = 0.005  # as a share of the sum of all effects' sizes
 _FLOAT32_NOISE = 1e-4
 _TOKENS_AT_ONCE = 4096
 
@@ -34,21 +33,21 @@ def integrated_gradients(
 ) -> tuple[tuple[float, float], NDArray[np.float64]]:
     """Attributes a pair's score to its words.
 
-    There are two ways, straight lines between token embeddings: from the pair with all of the text's tokens replaced to
-    the pair, for the words of the text; and likewise for those of the query. Replacing both at once is no place to
-    start from: a text of unknown tokens matches a query of unknown tokens, and scores high. The model's weights are
-    neither changed nor given gradients.
+    Gradients are integrated along two straight lines between token embeddings. One begins at the pair with every token
+    of the text replaced by an unknown one and gives the effects of the text's words; the other does the same for the
+    query. One line that replaces both would begin at a high score, because unknown texts match unknown queries. The
+    model's weights are neither changed nor given gradients.
 
     Args:
         model: In evaluation mode; copied if it has to be moved or cast.
         unknown_token: Id of the token that stands for an unknown one.
-        reading: Of the pair.
+        reading: The pair's words and tokens.
         device: Where to compute, in float32. None: as `choose_device`.
 
     Returns:
-        The scores where the ways begin: of the pair with an unknown query, and with an unknown text. And float64
-        (words,): how much each word adds. Each way's effects add up to the pair's score minus the score where it
-        begins, within 0.5 % of the sum of their sizes; where 512 steps do not reach that, a warning is logged.
+        The scores where the lines begin: of the pair with an unknown query, and with an unknown text. And float64
+        (words,), how much each word adds. The effects on a line add up to the pair's score minus the score where it
+        begins, within 0.5 % of the sum of their sizes. If 512 steps do not reach that, a warning is logged.
 
     Raises:
         MissingExtraError: captum is not installed.
@@ -100,7 +99,7 @@ def integrated_gradients(
 
 
 def _placed(model: CrossEncoder, device: torch.device) -> CrossEncoder:
-    """The model in float32 on a device: itself where it is there already, or a copy."""
+    """The model itself if it is on the device in float32, or else a copy that is."""
     if all(tensor.device == device and tensor.dtype == torch.float32 for tensor in model.parameters()):
         return model
     return copy.deepcopy(model).to(device=device, dtype=torch.float32)

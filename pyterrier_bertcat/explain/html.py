@@ -1,8 +1,8 @@
-"""Explanations as HTML: one snippet with its own style, readable in light and dark, without script or reference.
+"""Explanations as HTML: one snippet with its own style, for light and dark pages. It has no script and loads nothing.
 
-All text is escaped. A word that raises the score is blue with a solid line under it, one that lowers it orange with a
-dashed line (colours that the colour-blind can tell apart), the stronger the larger its effect; the number is in its
-tooltip.
+All text is escaped. A word that raises the score is blue with a solid line under it. A word that lowers it is orange
+with a dashed line (colour-blind readers can tell these colours apart). The larger the effect, the stronger the colour;
+a tooltip shows the number.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _HOW = {
 
 _LIGHT = "--page:#fff;--ink:#1b1f24;--soft:#59636e;--line:#d5dade;--up:40 130 200;--down:240 140 20;--most:.65"
 _DARK = "--page:#15181c;--ink:#e8eaed;--soft:#a3acb5;--line:#3b424a;--up:64 140 230;--down:222 116 24;--most:.62"
-# Light or dark as the system is, unless the notebook or page around says which it is. Notebooks style tables by
-# selectors as strong as two classes: the class thrice is stronger.
+# Light or dark follows the system, unless the notebook or page around says which it is. Notebooks style tables by
+# selectors that weigh as much as two classes: naming the class three times outweighs them.
 _STYLE = f"""
 .bertcat{{{_LIGHT};background:var(--page);color:var(--ink);border:1px solid var(--line);border-radius:8px;
 padding:12px 16px;max-width:72rem;font:14px/1.6 system-ui,sans-serif;text-align:left}}
@@ -63,12 +63,12 @@ def page(snippet: str) -> str:
 
 
 def snippet(*blocks: str) -> str:
-    """Blocks of HTML, with the style that they need."""
+    """Blocks of HTML with their style."""
     return f'<div class="bertcat"><style>{_STYLE}</style>{"".join(blocks)}</div>'
 
 
 def legend(method: str, scale: float) -> str:
-    """What the colours mean; ``scale`` is the effect that has the full colour."""
+    """Explains the colours; ``scale`` is the effect that has the full colour."""
     up, down = (_marked(words, effect, 1.0) for words, effect in (("raises the score", 1.0), ("lowers it", -1.0)))
     return (
         f'<div class="soft">{up} &ensp;{down} &ensp;full colour: {scale:.2f} &ensp;<b>bold</b>: the query &ensp;'
@@ -77,16 +77,7 @@ def legend(method: str, scale: float) -> str:
 
 
 def card(name: str, score: float, *, query: str, text: str, words: Sequence[Word], scale: float) -> str:
-    """A pair with its score, its words coloured.
-
-    Args:
-        name: What to call it; may be empty.
-        score: Of the pair.
-        query: The query.
-        text: The text.
-        words: Of both, in order.
-        scale: The effect that has the full colour.
-    """
+    """A pair with its title (``name`` may be empty), its score, and its words coloured up to ``scale``."""
     title = " · ".join(filter(None, [escape(name), f"score {_number(score)}"]))
     unread = sum(not word.read for word in words)
     note = f'<div class="soft">{unread:,} words in grey italics were not read by the model.</div>' if unread else ""
@@ -114,23 +105,19 @@ def strongest(words: Sequence[Word]) -> str:
 
 
 def difference(score_a: float, score_b: float) -> str:
-    """A sentence: how far A is above B."""
+    """A sentence that says how far A is above or below B."""
     apart = score_a - score_b
     where = "above" if apart > 0 else "below" if apart < 0 else "from"
     return f"<div><b>A is {_number(abs(apart))} {where} B</b> ({_number(score_a)} and {_number(score_b)})</div>"
 
 
 def side_by_side(*cards: str) -> str:
-    """Columns, one under the other where there is no room."""
+    """Cards in columns; on a narrow page, one below the other."""
     return f'<div class="sides">{"".join(f"<div>{card}</div>" for card in cards)}</div>'
 
 
 def differences(rows: Sequence[tuple[str, str, float, float, float]]) -> str:
-    """A table of the words that make most of a difference.
-
-    Args:
-        rows: Part, word, effect in A, effect in B, difference; the largest first.
-    """
+    """A table of the first rows: part, word, effect in A, effect in B, difference; the largest comes first."""
     rows = [row for row in rows if row[-1]][:_DIFFERENCES_LISTED]
     body = []
     for part, word, effect_a, effect_b, apart in rows:
@@ -149,7 +136,7 @@ def differences(rows: Sequence[tuple[str, str, float, float, float]]) -> str:
 
 
 def _coloured(string: str, part: Part, words: Sequence[Word], scale: float) -> str:
-    """A string with its words marked; a run of words that are not read is marked as one."""
+    """A string with its words marked. A run of unread words gets one mark."""
     pieces: list[str] = []
     place = 0
     for read, run in groupby((word for word in words if word.part == part), key=lambda word: word.read):
@@ -167,13 +154,13 @@ def _coloured(string: str, part: Part, words: Sequence[Word], scale: float) -> s
 
 
 def _marked(text: str, effect: float, share: float) -> str:
-    """A word in its colour; ``share`` is how much of it, 0 to 1."""
+    """A word in its colour; ``share`` is how strong the colour is, 0 to 1."""
     kind = ("up" if effect > 0 else "down") + (" strong" if share >= _UNDERLINED_FROM else "")
     style = f' class="{kind}" style="--share:{share:.2f}"' if share >= _COLOURED_FROM else ""
     return f'<span title="{_number(effect, "+")}"{style}>{escape(text)}</span>'
 
 
 def _number(value: float, sign: str = "") -> str:
-    """Two decimals, with a minus as long as a plus."""
+    """Two decimals, with a minus sign as wide as a plus."""
     rounded = round(value, 2) + 0.0  # no minus before a zero
     return f"{rounded:{sign}.2f}".replace("-", "\N{MINUS SIGN}")

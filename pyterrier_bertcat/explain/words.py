@@ -1,19 +1,27 @@
-"""Words: where they are in a text, and what is known of each once it is explained.
+"""Finds the words of a query and a text, and which of them the model reads, by which tokens.
 
-A word is what a reader would call one, in any script, found by its characters.
-
-Letters, digits and marks make one word together with an apostrophe, dot or underscore inside (``don't``, ``3.14``,
-``os.path``), as in Unicode's word boundaries (UAX #29, https://unicode.org/reports/tr29). Two differences: an ideograph
-is a word by itself, and scripts that need a dictionary for the rest (Thai, Hiragana, ...) are taken run by run. A
-punctuation mark or symbol is a word too, because the model reads it; a row of the same one is a single word.
+A word is what a reader would take for one, in any script; it is found by its characters. Letters, digits and
+marks make one word, together with an apostrophe, dot or underscore inside (``don't``, ``3.14``, ``os.path``), as in
+Unicode's word boundaries (UAX #29, https://unicode.org/reports/tr29). There are two differences: an ideograph is a word
+by itself, and in scripts that would need a dictionary (Thai, Hiragana, ...) each run of letters is one word. A
+punctuation mark or symbol is a word too, because the model reads it; equal ones in a row are one word.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import numpy as np
 import regex
+from numpy.typing import NDArray
+
+from pyterrier_bertcat.pairs.truncation import Truncation
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Part = Literal["query", "text"]
 PARTS: tuple[Part, Part] = ("query", "text")
@@ -24,7 +32,7 @@ _WORD = regex.compile(
       \p{{Han}}\p{{M}}*
     | {_LETTER}+ (?: (?: ['\u2019.\u00b7&] | (?<=\p{{N}}),(?=\p{{N}}) ) {_LETTER}+ )*
     | ([\p{{P}}\p{{Sm}}\p{{Sk}}])\1+
-    | \X                              # as a reader counts characters: an emoji with its modifiers is one
+    | \X                              # one character as a reader counts: an emoji with its modifiers
     """,
     regex.VERSION1 | regex.VERBOSE,
 )
@@ -33,16 +41,16 @@ _INVISIBLE = regex.compile(r"[\s\p{Cc}\p{Cf}]*")
 
 @dataclass(frozen=True)
 class Word:
-    """A word and what it does to the score.
+    """A word and its effect on the score.
 
     Attributes:
         text: The word as it is written.
-        part: Whether it is of the query or of the text.
+        part: Whether it is in the query or in the text.
         start: Its first character in that string, from 0.
         end: The character after its last.
         effect: How much it raises the score (a relevance logit); negative if it lowers it.
-        read: Whether the model reads it. If not, because the pair is too long or the tokenizer drops it, ``effect`` is
-            exactly 0.
+        read: Whether the model reads it. It does not if the pair is too long or the tokenizer drops the word, and then
+            ``effect`` is exactly 0.
     """
 
     text: str
@@ -53,14 +61,132 @@ class Word:
     read: bool
 
 
-def word_spans(text: str) -> list[tuple[int, int]]:
-    """Where the words of a text are.
+class Span(NamedTuple):
+    """A word's place: which string, and its characters there, ``end`` exclusive."""
 
-    Args:
-        text: Any string.
+    part: Part
+    start: int
+    end: int
+
+
+class Share(NamedTuple):
+    """How much of a token belongs to a word, by characters. The shares of a token add up to 1."""
+
+    word: int
+    token: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class PairReading:
+    """A query and a text, as words and as the tokens that the model reads.
+
+    Attributes:
+        words: All words of the query, then all words of the text.
+        shares: Which tokens belong to which words. A word without tokens is not read: it was cut off, or the tokenizer
+            drops it.
+        window: For query and text, the characters from the first to the last that is read.
+        input_ids: int64 (tokens,), as the tokenizer encodes the pair.
+        token_type_ids: int64 (tokens,), or None.
+        parts: (tokens,), the string that each token is from; None for special tokens such as ``[CLS]``.
+    """
+
+    words: tuple[Span, ...]
+    shares: tuple[Share, ...]
+    window: dict[Part, tuple[int, int]]
+    input_ids: NDArray[np.int64]
+    token_type_ids: NDArray[np.int64] | None
+    parts: tuple[Part | None, ...]
+
+    @cached_property
+    def read(self) -> NDArray[np.bool_]:
+        """Whether the model reads each word, or some of it: bool (words,)."""
+        read = np.zeros(len(self.words), dtype=np.bool_)
+        read[[share.word for share in self.shares]] = True
+        return read
+
+    def by_word(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sums the values of tokens, (tokens,), to values of words, (words,)."""
+        sums = np.zeros(len(self.words))
+        for word, token, weight in self.shares:
+            sums[word] += weight * values[token]
+        return sums
+
+
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Finds the words of any string.
 
     Returns:
-        Start and end (exclusive) of each word, in characters, in order and without overlap. What lies between them is
-        blank, or a control or format character.
+        Start and end (exclusive) of each word, in characters, in order and without overlap. Only blanks and control or
+        format characters lie between them.
     """
     return [match.span() for match in _WORD.finditer(text) if not _INVISIBLE.fullmatch(match.group())]
+
+
+def read_pair(tokenizer: PreTrainedTokenizerBase, query: str, text: str, *, cut: Truncation) -> PairReading:
+    """Tokenises a pair as for scoring, and finds the words that its tokens belong to.
+
+    Args:
+        tokenizer: A fast tokenizer. Its own setting for cutting pairs changes.
+        query: Any string.
+        text: Any string.
+        cut: How the pair is cut.
+    """
+    seen = query, text
+    if cut != Truncation(max_length=cut.max_length):  # the tokenizer itself can cut by max_length only
+        seen = _cut(tokenizer, query, text, cut)
+    encoding: Any = tokenizer(
+        *seen, truncation=True, max_length=cut.pair_length, return_offsets_mapping=True, verbose=False
+    )
+    owners, offsets = encoding.sequence_ids(0), encoding["offset_mapping"]
+    words: list[Span] = []
+    shares: list[Share] = []
+    window: dict[Part, tuple[int, int]] = {}
+    for side, (part, string) in enumerate(zip(PARTS, (query, text), strict=True)):
+        spans = word_spans(string)
+        tokens = [(token, *offsets[token]) for token, owner in enumerate(owners) if owner == side]
+        window[part] = (min((start for _, start, _ in tokens), default=0), max((end for *_, end in tokens), default=0))
+        shares += [Share(len(words) + word, token, weight) for word, token, weight in _shares(spans, tokens)]
+        words += [Span(part, start, end) for start, end in spans]
+    types = encoding.get("token_type_ids")
+    return PairReading(
+        words=tuple(words),
+        shares=tuple(shares),
+        window=window,
+        input_ids=np.array(encoding["input_ids"], dtype=np.int64),
+        token_type_ids=None if types is None else np.array(types, dtype=np.int64),
+        parts=tuple(None if owner is None else PARTS[owner] for owner in owners),
+    )
+
+
+def _cut(tokenizer: Any, query: str, text: str, cut: Truncation) -> tuple[str, str]:
+    """Cuts both strings after the last token that is kept."""
+    ends = [
+        [end for _, end in tokenizer(part, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]]
+        for part in (query, text)
+    ]
+    counts = (np.array([len(part_ends)]) for part_ends in ends)
+    kept = cut.kept(*counts, special=tokenizer.num_special_tokens_to_add(pair=True))[:, 0].tolist()
+    cut_query, cut_text = (
+        part[: part_ends[count - 1]] if 0 < count < len(part_ends) else part * (count > 0 or not part_ends)
+        for part, part_ends, count in zip((query, text), ends, kept, strict=True)
+    )
+    return cut_query, cut_text
+
+
+def _shares(spans: list[tuple[int, int]], tokens: list[tuple[int, int, int]]) -> list[Share]:
+    """Divides each token (number, start, end) among the words that it overlaps."""
+    if not spans:
+        return []
+    starts, ends = zip(*spans, strict=True)
+    shares = []
+    for token, start, end in tokens:
+        overlaps = [
+            (word, min(end, ends[word]) - max(start, starts[word]))
+            for word in range(bisect_right(ends, start), bisect_left(starts, end))
+        ]
+        if not overlaps:  # only blanks: they go to the word before
+            overlaps = [(max(0, bisect_right(starts, start) - 1), 1)]
+        total = sum(length for _, length in overlaps)
+        shares += [Share(word, token, length / total) for word, length in overlaps]
+    return shares

@@ -1,4 +1,4 @@
-"""``ScoringOptions``: how pairs are scored, in one frozen object that is checked here and handed down whole."""
+"""``ScoringOptions``: how pairs are scored. This one frozen object checks the options and is handed down whole."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DTYPES = {
     "openvino": ("auto", "float32", "bfloat16", "int8"),
 }
 """The precisions of each backend."""
-# Options that change the time and at most the last bits of a score. Whatever is not named here changes scores.
+# These options change how long scoring takes, and at most the last bits of a score. All others change scores.
 _ONLY_TIME = frozenset({"batch_size", "batch_tokens", "device", "devices"})
 
 
@@ -31,20 +31,20 @@ class ScoringOptions:
     """How pairs are scored.
 
     Attributes:
-        batch_size: A batch holds up to ``batch_size`` pairs of the greatest length, or more shorter pairs with as many
-            tokens together.
-        batch_tokens: The most tokens per batch. None: what is fastest on the device, within ``batch_size``.
+        batch_size: A batch holds up to ``batch_size`` times ``max_length`` tokens, so more pairs fit if they are
+            shorter.
+        batch_tokens: The most tokens per batch. None: the fastest number on the device, within ``batch_size``.
         truncation: How pairs are cut.
-        passages: How texts become passages, and passage scores the text's score. None: texts are cut.
+        passages: How to divide texts into passages and combine their scores. None: texts are cut.
         device: Where to compute, such as ``"cpu"`` or ``"cuda:1"``. None: cuda, then mps or xpu if usable, then cpu.
-        devices: Several devices, each with a process of its own, or ``"all"``. None: one, as ``device`` says.
+        devices: Several devices, each with a process of its own, or ``"all"``. None: only ``device``.
         dtype: Precision of the encoder: ``"float32"``, ``"float16"``, ``"bfloat16"``, or ``"auto"`` (float16 on cuda if
-            that is fast, float32 elsewhere). OpenVINO also takes ``"int8"``, and no ``"float16"``.
-        backend: What computes: ``"torch"``, ``"openvino"``, or an object with the methods of `Backend`.
+            that is fast, float32 elsewhere). OpenVINO also takes ``"int8"``, but not ``"float16"``.
+        backend: ``"torch"``, ``"openvino"``, or an object with the methods of `Backend`.
         calibration: For int8: queries, each with a text, like those to score. None: the pairs packaged with ``"mini"``.
 
     Raises:
-        InputError: An option of another type or outside its range.
+        InputError: An option has another type or is outside its range.
     """
 
     batch_size: int = DEFAULT_BATCH_SIZE
@@ -65,7 +65,7 @@ class ScoringOptions:
         if not isinstance(self.passages, (Passages, type(None))):
             raise InputError(f"passages is a Passages or None, got {self.passages!r}")
         if self.device is not None and not (isinstance(self.device, str) and self.device):
-            raise InputError(f"device is a string that is not empty or None, got {self.device!r}")
+            raise InputError(f"device is a device's name or None, got {self.device!r}")
         if isinstance(self.backend, str):
             one_of("backend", self.backend, DTYPES)
             if self.dtype not in DTYPES[self.backend]:
@@ -76,7 +76,7 @@ class ScoringOptions:
 
     @classmethod
     def of(cls, reranker: Any) -> ScoringOptions:
-        """The options that a re-ranker's attributes state now: ``pt.GridSearch``, for one, sets them at any time."""
+        """Reads the options off a re-ranker's attributes as they are now: ``pt.GridSearch`` may have changed them."""
         one_of("truncation", reranker.truncation, STRATEGIES)
         truncation = Truncation(
             max_length=reranker.max_length,
@@ -88,47 +88,45 @@ class ScoringOptions:
 
     @property
     def precision(self) -> str:
-        """What ``dtype`` comes to on this machine, such as ``"float32"``. Imports torch only if it has to look."""
-        # Of several devices the first stands for all: they have the same precision.
-        device = self.device if self.devices is None else None if self.devices == "all" else self.devices[0]
-        if self.dtype == "auto" and (self.backend == "openvino" or device == "cpu"):
-            return "float32"
+        """The precision that ``dtype`` means on this machine, such as ``"float32"``. Imports torch only if needed."""
+        device = self.device
+        if self.devices is not None:  # the first stands for all, because their precision is the same
+            device = None if self.devices == "all" else self.devices[0]
+        if self.backend == "openvino":
+            device = "cpu"
         if self.dtype in ("float32", "int8"):
             return self.dtype
+        if self.dtype == "auto" and device == "cpu":
+            return "float32"
         from pyterrier_bertcat.scoring.devices import choose_device, choose_dtype
 
         return str(choose_dtype(self.dtype, choose_device(device))).removeprefix("torch.")
 
     def pair_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PairTokenizer:
-        """Makes what turns pairs into token ids as these options say, with a checkpoint's tokenizer."""
+        """Makes a `PairTokenizer` that cuts and divides pairs as these options say."""
         return PairTokenizer(tokenizer, truncation=self.truncation, passages=self.passages)
 
     def facts(self) -> dict[str, Any]:
-        """Everything here that can change a score, as JSON values, with the precision of this machine.
+        """Every option that can change a score, as JSON values, with the precision of this machine.
 
-        Stores and jobs compare these facts before they reuse a score.
+        Stores and jobs reuse a score only if these facts are equal.
         """
         facts = {name: _as_json(value) for name, value in vars(self).items() if name not in _ONLY_TIME}
         return {**facts, "dtype": self.precision}
-
-    def _set(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
 
     def _check_devices(self) -> None:
         devices = self.devices
         if devices is None:
             return
-        is_list = isinstance(devices, (list, tuple)) and all(isinstance(name, str) and name for name in devices)
-        if devices != "all" and not (is_list and devices):
-            raise InputError(f"devices is 'all', a list of devices' names, at least one, or None, got {devices!r}")
+        if devices != "all":
+            are_names = isinstance(devices, (list, tuple)) and all(isinstance(name, str) and name for name in devices)
+            if not (are_names and devices):
+                raise InputError(f"devices is 'all', a list of at least one device's name, or None, got {devices!r}")
+            object.__setattr__(self, "devices", tuple(devices))
         if self.device is not None:
-            raise InputError(
-                f"device={self.device!r} and devices={devices!r} exclude each other: leave one of them out"
-            )
+            raise InputError(f"use either device or devices, got device={self.device!r} and devices={devices!r}")
         if self.backend != "torch":
-            raise InputError(f"devices={devices!r} is for backend='torch', got it with backend={self.backend!r}")
-        if is_list:
-            self._set("devices", tuple(devices))
+            raise InputError(f"devices={devices!r} needs backend='torch', got backend={self.backend!r}")
 
     def _check_calibration(self) -> None:
         pairs = self.calibration
@@ -140,12 +138,12 @@ class ScoringOptions:
         )
         if not is_pairs or not pairs:
             raise InputError(
-                "calibration is a list of (query, text) pairs of strings, at least one, "
+                "calibration is a list of at least one (query, text) pair of strings, "
                 f"got {str(pairs)[:60]!r} of type {type(pairs).__name__}"
             )
         if self.dtype != "int8":
             raise InputError(f"calibration is for dtype='int8', got dtype={self.dtype!r}: leave calibration out")
-        self._set("calibration", tuple((query, text) for query, text in pairs))
+        object.__setattr__(self, "calibration", tuple((query, text) for query, text in pairs))
 
 
 def _as_json(value: Any) -> Any:

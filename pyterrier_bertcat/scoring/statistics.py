@@ -1,4 +1,4 @@
-"""What a scoring run did and what it cost, and the one wording of the warning about pairs that were cut."""
+"""The figures of a scoring run, and the wording of every warning about pairs that were cut."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,21 @@ from pyterrier_bertcat.errors import TruncationWarning
 if TYPE_CHECKING:
     from pyterrier_bertcat.pairs.passages import Passages
 
-_SHARE_WARNED = 0.01
+Activity = Literal["scoring", "training", "command"]
+_FOR_QUERIES = "shorten the queries, or keep more of them with max_query_length, max_length or another truncation"
+# What helps queries, and what helps texts. "command" names the options of the command line.
+_ADVICE: dict[Activity, tuple[str, str]] = {
+    "scoring": (_FOR_QUERIES, "passages=Passages() scores documents whole"),
+    "training": (
+        _FOR_QUERIES,
+        "training reads the beginning of each text: keep more of it with max_length or another truncation, or train on "
+        "passages (pt.text.sliding)",
+    ),
+    "command": (
+        "shorten the queries, or keep more of them with --max-length or another --truncation",
+        "--passages scores documents whole",
+    ),
+}
 
 
 @dataclass
@@ -28,23 +42,23 @@ class RunStatistics:
     Attributes:
         pairs: Pairs in the input.
         from_store: Pairs whose scores came from a store.
-        distinct_pairs: Different pairs among the others. Each was scored once.
+        distinct_pairs: Different pairs among the rest. Each was scored once.
         rows: Rows that the model read: pairs, or queries with passages.
-        tokens: Tokens of these rows, special tokens included, padding not.
-        padding_share: Padding as a share of all that the model read, 0 to 1.
-        truncated_pairs: Pairs of the input whose query or text was cut, those from a store included.
+        tokens: Tokens of these rows, with special tokens and without padding.
+        padding_share: Padding as a share of everything that the model read, 0 to 1.
+        truncated_pairs: Pairs of the input whose query or text was cut, including pairs from a store.
         truncated_queries: Pairs whose query was cut.
         truncated_texts: Pairs whose text was cut.
-        tokens_lost: Tokens that were cut off, in all pairs that were scored now.
-        seconds: From start to end, everything included.
-        tokenising_seconds: Spent on tokens and batches. Large inputs are tokenised while others are scored.
+        tokens_lost: Tokens that were cut off, in the pairs that were scored now.
+        seconds: The whole run.
+        tokenising_seconds: Spent on tokens and batches. Part of a large input is tokenised while another is scored.
         scoring_seconds: Spent in the model.
-        peak_memory_mb: The most memory this process has used so far, in MB: on a GPU its tensors there, elsewhere all
+        peak_memory_mb: The most memory that this process has used so far, in MB: tensors on a CUDA device, or else all
             memory. None if the system does not tell.
-        device: Where it ran.
+        device: Where the model ran.
         dtype: Precision of the encoder.
-        batch_tokens: The most tokens per batch, at the end.
-        back_offs: How often a batch did not fit in memory and was made smaller.
+        batch_tokens: The most tokens per batch at the end of the run.
+        back_offs: How often a batch did not fit in memory and was divided.
 
     Example:
         >>> from pyterrier_bertcat import BertCatReRanker
@@ -77,7 +91,7 @@ class RunStatistics:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Adds the time that the block takes to a figure of seconds. One thread at a time may use a figure."""
+        """Adds the time that the block takes to the figure of this name. One thread at a time may use a figure."""
         began = time.perf_counter()
         try:
             yield
@@ -86,27 +100,27 @@ class RunStatistics:
 
     @property
     def pairs_per_second(self) -> float:
-        """Pairs of the input per second, 0 where there were none."""
+        """Pairs of the input per second; 0 before the run has ended."""
         return self.pairs / self.seconds if self.seconds else 0.0
 
     @property
     def truncated_share(self) -> float:
-        """The share of the pairs whose query or text was cut, 0 to 1."""
+        """The share of pairs whose query or text was cut, 0 to 1."""
         return self.truncated_pairs / self.pairs if self.pairs else 0.0
 
     def count_cut(self, cut: NDArray[np.bool_]) -> None:
-        """Counts pairs by what was cut of them: bool (2, n), whether each query and each text was."""
+        """Counts cut pairs: bool (2, n), whether each query and each text was cut."""
         self.truncated_queries += int(cut[0].sum())
         self.truncated_texts += int(cut[1].sum())
         self.truncated_pairs += int(cut.any(axis=0).sum())
 
     def include(self, other: RunStatistics) -> None:
-        """Adds another run's pairs, and counts what was cut of them, to these."""
+        """Adds the pairs of another run, and how many of them were cut."""
         for name in ("pairs", "truncated_pairs", "truncated_queries", "truncated_texts"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row, a column per figure: rows of several runs can be concatenated."""
+        """One row with a column per figure, so that the rows of several runs can be concatenated."""
         table: pd.DataFrame = pd.DataFrame([self._figures()])
         return table
 
@@ -124,34 +138,37 @@ class RunStatistics:
 
 
 def truncation_message(
-    statistics: RunStatistics,
-    *,
-    passages: Passages | None,
-    texts_advice: str = "passages=Passages() scores documents whole",
+    statistics: RunStatistics, *, passages: Passages | None, activity: Activity = "scoring"
 ) -> str | None:
     """Says how many pairs were cut and what helps; None if at most 1 % were.
 
     Args:
         statistics: Of the run.
-        passages: How documents were cut into passages. ``aggregate="first"`` leaves text out on purpose.
-        texts_advice: What helps texts that are too long.
+        passages: How documents were divided into passages. ``aggregate="first"`` leaves text out on purpose, so only
+            cut queries count.
+        activity: Whose options the advice names.
     """
-    cut = statistics
-    if cut.truncated_share <= _SHARE_WARNED or (passages is not None and passages.aggregate == "first"):
+    pairs, queries, texts = statistics.truncated_pairs, statistics.truncated_queries, statistics.truncated_texts
+    if passages is not None and passages.aggregate == "first":
+        pairs, texts = queries, 0
+    if 100 * pairs <= statistics.pairs:
         return None
-    if not cut.truncated_texts or passages is not None:
-        advice = "shorten the queries, or give them more room with max_query_length and max_length"
+    for_queries, for_texts = _ADVICE[activity]
+    if passages is not None:  # a text loses tokens only if its query leaves no room for any
+        advice = for_queries
     else:
-        advice = texts_advice
+        advice = "; ".join([for_texts] * bool(texts) + [for_queries] * bool(queries))
     return (
-        f"{cut.truncated_pairs:,} of {cut.pairs:,} pairs were too long for the model and were cut "
-        f"({cut.truncated_queries:,} queries, {cut.truncated_texts:,} texts): {advice}"
+        f"{pairs:,} of {statistics.pairs:,} pairs were too long and were cut "
+        f"(queries: {queries:,}, texts: {texts:,}): {advice}"
     )
 
 
-def warn_of_truncation(statistics: RunStatistics, *, passages: Passages | None, stacklevel: int) -> None:
-    """Warns with `truncation_message`, if it has something to say; ``stacklevel`` counts from the caller."""
-    message = truncation_message(statistics, passages=passages)
+def warn_of_truncation(
+    statistics: RunStatistics, *, passages: Passages | None, activity: Activity = "scoring", stacklevel: int
+) -> None:
+    """Warns with the `truncation_message`, if there is one; ``stacklevel`` counts from the caller."""
+    message = truncation_message(statistics, passages=passages, activity=activity)
     if message is not None:
         warnings.warn(message, TruncationWarning, stacklevel=stacklevel + 1)
 

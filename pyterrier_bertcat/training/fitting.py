@@ -6,7 +6,6 @@ import copy
 import importlib.util
 import os
 import tempfile
-import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -17,11 +16,11 @@ import pandas as pd
 import torch
 
 from pyterrier_bertcat.data.order import Rows
-from pyterrier_bertcat.errors import InputError, MissingExtraError, TruncationWarning
+from pyterrier_bertcat.errors import InputError, MissingExtraError
 from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pyterrier_bertcat.scoring.devices import choose_device
 from pyterrier_bertcat.scoring.options import ScoringOptions
-from pyterrier_bertcat.scoring.statistics import RunStatistics, truncation_message
+from pyterrier_bertcat.scoring.statistics import RunStatistics, warn_of_truncation
 from pyterrier_bertcat.training.loop import GroupCollator, Validation, queries_per_device, train
 from pyterrier_bertcat.training.options import TrainingOptions
 from pyterrier_bertcat.training.run_folder import claim, is_first_process, kept_teacher, run_identity
@@ -129,10 +128,7 @@ def _warn_of_truncation(collator: GroupCollator) -> None:
         some = slice(start, start + _PAIRS_COUNTED_AT_ONCE)
         pairs = collator.pair_tokenizer.encode(collator.queries[some], collator.passages[some])
         statistics.count_cut(pairs.lost > 0)
-    advice = "training reads the beginning of each text; raise max_length, or train on passages (pt.text.sliding)"
-    message = truncation_message(statistics, passages=None, texts_advice=advice)
-    if message is not None:
-        warnings.warn(message, TruncationWarning, stacklevel=4)
+    warn_of_truncation(statistics, passages=None, activity="training", stacklevel=4)
 
 
 def _with_weights(checkpoint: Checkpoint, weights: dict[str, torch.Tensor]) -> Checkpoint:

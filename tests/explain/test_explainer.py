@@ -201,7 +201,7 @@ def test_bad_input_is_refused_before_anything_is_scored(tiny_checkpoint, monkeyp
     def never(*_):
         raise AssertionError("scored")
 
-    with pytest.raises(InputError, match="'lime' is not one of 'occlusion', 'gradients'"):
+    with pytest.raises(InputError, match="method is one of 'occlusion', 'gradients', got 'lime'"):
         Explainer(tiny_checkpoint, never, method="lime")
     monkeypatch.setattr(PairScorer, "score", never)
     bertcat = reranker(tiny_checkpoint)

@@ -58,7 +58,7 @@ class Page(HTMLParser):
 
 def snippets(query, text):
     one = explanation(query, text, unread_from=40)
-    named = one.named("<i>q", "</div>&\"'")
+    named = replace(one, qid="<i>q", docno="</div>&\"'")
     return [one, Explanations((named, one)), Comparison(one, replace(one, score=-2.0))]
 
 
@@ -109,7 +109,7 @@ def test_what_is_not_read_is_said_and_shown():
 
 def test_a_list_shares_one_scale_and_names_its_rows():
     strong, weak = explanation("q", "one", effects=(4.0,)), explanation("q", "two", effects=(1.0,))
-    html = Explanations((strong.named("1", "d1"), weak.named("1", "d2")))._repr_html_()
+    html = Explanations((replace(strong, qid="1", docno="d1"), replace(weak, qid="1", docno="d2")))._repr_html_()
     assert "1 · d1 · score 1.50" in html
     assert '--share:0.25">two</span>' in html
     assert '--share:1.00">two</span>' in weak._repr_html_()

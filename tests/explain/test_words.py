@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyterrier_bertcat.explain.reading import read_pair
-from pyterrier_bertcat.explain.words import word_spans
+from pyterrier_bertcat.explain.words import read_pair, word_spans
 from pyterrier_bertcat.pairs.truncation import Truncation
 
 SNIPPETS = [

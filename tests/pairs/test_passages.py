@@ -12,7 +12,6 @@ from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer
 from pyterrier_bertcat.pairs.passages import Passages
 from pyterrier_bertcat.pairs.truncation import Truncation
-from pyterrier_bertcat.scoring import row_scores
 from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 
 WORDS = "what is a fox dog and over the lazy quick brown jump unbelievably 🔥 café 1,000 of".split()  # noqa: SIM905
@@ -140,19 +139,6 @@ def test_the_order_and_the_company_of_documents_do_not_matter(tiny_checkpoint, m
     np.testing.assert_allclose(scores, expected[order], atol=5e-5)
     assert scorer.stats.distinct_pairs == 9
     assert scorer.stats.rows > 20
-
-
-def test_row_scores_names_the_pairs_that_are_complete(tokenizer):
-    passages = Passages(length=4, stride=4)
-    encoded = PairTokenizer(tokenizer, passages=passages).encode(["a"] * 3, ["the dog", "the dog " * 4, "the fox " * 3])
-    assert encoded.rows_of_pair.tolist() == [1, 2, 2]
-    scores = row_scores.RowScores(encoded, passages)
-    assert scores.add(np.array([1, 3]), np.array([5.0, 1.0], np.float32)).tolist() == []
-    assert scores.add(np.array([4, 0]), np.array([2.0, 9.0], np.float32)).tolist() == [0, 2]
-    assert scores.of_pairs(np.array([0, 2]))[0].tolist() == [9.0, 2.0]
-    assert scores.add(np.array([2]), np.array([4.0], np.float32)).tolist() == [1]
-    found, best = scores.of_pairs(np.array([1]))
-    assert (found.tolist(), best.tolist()) == ([5.0], [[0], [4]])
 
 
 @pytest.mark.parametrize(

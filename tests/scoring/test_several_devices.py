@@ -47,8 +47,8 @@ def test_a_list_is_taken_in_its_order_with_cpus_as_often_as_they_are_named():
     [
         (["cuda:1", "cpu", "cuda"], "names cuda:1 more than once"),
         (["cuda:0", "cuda:2"], "device='cuda:2' is not usable here"),
-        ([], "names none"),
-        ("cuda", "expected 'all' or a list"),
+        ([], r"devices is 'all' or a list .*, got \[\]"),
+        ("cuda", "devices is 'all' or a list .*, got 'cuda'"),
     ],
 )
 def test_what_can_not_be_is_refused(devices, message):

@@ -6,11 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pyterrier_bertcat.cli import main
 from pyterrier_bertcat.errors import TruncationWarning
 from pyterrier_bertcat.pairs.passages import Passages
 from pyterrier_bertcat.pairs.truncation import Truncation
 from pyterrier_bertcat.reranker import BertCatReRanker
 from pyterrier_bertcat.scoring.pair_scorer import PairScorer
+from pyterrier_bertcat.scoring.statistics import RunStatistics, truncation_message, warn_of_truncation
 
 LONG = "the quick brown fox " * 30  # 120 tokens
 
@@ -58,7 +60,7 @@ def test_padding_counts_where_the_model_takes_its_own_path(tokenizer, minilm_fol
 
 def test_the_reranker_warns_once_of_a_run_that_was_cut_and_says_what_helps(short):
     assert short.stats is None
-    with pytest.warns(TruncationWarning, match=r"2 of 3 pairs .* \(0 queries, 2 texts\): passages=") as caught:
+    with pytest.warns(TruncationWarning, match=r"2 of 3 pairs .* \(queries: 0, texts: 2\): passages=") as caught:
         short(frame([LONG, LONG, "fox"]))
     assert sum(warning.category is TruncationWarning for warning in caught) == 1
     assert short.stats.truncated_pairs == 2
@@ -108,6 +110,85 @@ def test_a_warning_fits_the_passages(tiny_checkpoint):
     first = Passages(length=5, stride=5, aggregate="first")
     BertCatReRanker(tiny_checkpoint, passages=first, device="cpu", verbose=False)(frame(["fox " * 50]))
     short = BertCatReRanker(tiny_checkpoint, passages=Passages(), truncation="paper", device="cpu", verbose=False)
-    with pytest.warns(TruncationWarning, match=r"\(1 queries, 0 texts\): shorten the queries"):
+    with pytest.warns(TruncationWarning, match=r"\(queries: 1, texts: 0\): shorten the queries"):
         short(frame(["fox"]).assign(query="fox " * 60))
     assert (short.stats.truncated_queries, short.stats.truncated_texts) == (1, 0)
+
+
+def cut(*, queries: int = 0, texts: int = 0, both: int = 0) -> RunStatistics:
+    """Of a thousand pairs, in some only the query was cut, in some only the text, and in some both."""
+    statistics = RunStatistics(pairs=1000)
+    statistics.count_cut(np.repeat([[True, False, True], [False, True, True]], (queries, texts, both), axis=1))
+    return statistics
+
+
+MORE_OF_QUERIES = "shorten the queries, or keep more of them with max_query_length, max_length or another truncation"
+
+
+@pytest.mark.parametrize(
+    ("statistics", "message"),
+    [
+        (
+            cut(queries=20),
+            f"20 of 1,000 pairs were too long and were cut (queries: 20, texts: 0): {MORE_OF_QUERIES}",
+        ),
+        (
+            cut(texts=20),
+            "20 of 1,000 pairs were too long and were cut (queries: 0, texts: 20): "
+            "passages=Passages() scores documents whole",
+        ),
+        (
+            cut(queries=10, texts=20, both=30),
+            "60 of 1,000 pairs were too long and were cut (queries: 40, texts: 50): "
+            f"passages=Passages() scores documents whole; {MORE_OF_QUERIES}",
+        ),
+    ],
+    ids=["queries", "texts", "both"],
+)
+def test_the_advice_fits_what_was_cut(statistics, message):
+    assert truncation_message(statistics, passages=None) == message
+
+
+@pytest.mark.parametrize("statistics", [cut(queries=20), cut(texts=20), cut(both=20)])
+def test_with_passages_only_the_queries_can_be_at_fault(statistics):
+    message = truncation_message(statistics, passages=Passages())
+    assert message is not None
+    assert message.endswith(f": {MORE_OF_QUERIES}")
+
+
+def test_text_after_the_first_passage_is_left_out_on_purpose_but_queries_are_not():
+    first = Passages(aggregate="first")
+    assert truncation_message(cut(texts=900, both=10), passages=first) is None
+    message = truncation_message(cut(texts=900, both=11), passages=first)
+    assert message == f"11 of 1,000 pairs were too long and were cut (queries: 11, texts: 0): {MORE_OF_QUERIES}"
+
+
+def test_in_training_the_advice_is_about_training():
+    message = truncation_message(cut(texts=20), passages=None, activity="training")
+    assert message is not None
+    assert "passages=" not in message
+    assert "training reads the beginning of each text: keep more of it with max_length or another truncation" in message
+    assert str(truncation_message(cut(queries=20), passages=None, activity="training")).endswith(MORE_OF_QUERIES)
+
+
+def test_on_the_command_line_the_advice_names_options_that_it_has(capsys):
+    with pytest.raises(SystemExit):
+        main(["rerank", "--help"])
+    known = capsys.readouterr().out.split()
+    message = str(truncation_message(cut(both=20), passages=None, activity="command"))
+    named = [word for word in message.split() if word.startswith("--")]
+    assert named == ["--passages", "--max-length", "--truncation"]
+    assert set(named) <= set(known)
+    assert "max_" not in message
+
+
+def test_ten_in_a_thousand_may_be_cut_without_a_message():
+    assert truncation_message(cut(queries=4, texts=3, both=3), passages=None) is None
+    assert truncation_message(cut(queries=4, texts=3, both=4), passages=None) is not None
+    assert truncation_message(RunStatistics(), passages=None) is None
+
+
+def test_the_warning_points_to_the_line_that_asked_for_it():
+    with pytest.warns(TruncationWarning, match="20 of 1,000 pairs") as caught:
+        warn_of_truncation(cut(texts=20), passages=None, stacklevel=1)
+    assert caught[0].filename == __file__

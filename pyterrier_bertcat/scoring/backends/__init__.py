@@ -1,4 +1,4 @@
-"""The one interchangeable seam inside the scoring engine: a batch of token ids to scores."""
+"""The one interchangeable part of scoring: a backend turns a batch of token ids into scores."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Backend(Protocol):
 
     @property
     def most_running(self) -> int:
-        """How many batches to start before the first one's scores are asked for; 0 where starting one ends it."""
+        """How many batches may be started before the caller waits for the first one; 0 if `start` itself waits."""
 
     def start(self, batch: PairBatch) -> Callable[[], NDArray[np.float32]]:
         """Starts scoring the pairs of a batch.
@@ -42,13 +42,13 @@ class Backend(Protocol):
 
         Returns:
             A function that waits for the scores and returns them, to be called once: float32 (b,), higher is more
-            relevant; a score that is not finite is the caller's to refuse.
+            relevant. The caller refuses scores that are not finite.
 
         Raises:
-            MemoryError: The batch does not fit, or torch's own error for it (see ``devices.is_out_of_memory``); here
-                or when the scores are asked for. The caller tries again with smaller batches, so nothing of this one
-                may be kept.
+            MemoryError: The batch does not fit. It may also be torch's own error (see ``devices.is_out_of_memory``),
+                and the returned function may raise it too. The caller tries again with smaller batches, so keep
+                nothing of this one.
         """
 
     def peak_memory_mb(self) -> float | None:
-        """The most memory in use there by this process so far, in MB; None where the system does not tell."""
+        """The most memory that this process has used there so far, in MB; None if the system does not tell."""

@@ -1,8 +1,8 @@
-"""Attention within the pairs of a batch: three ways for a batch to lie in memory, and to keep its pairs apart.
+"""Attention within the pairs of a batch, in three ways.
 
 All of them compute ``softmax(query · key / sqrt(head size)) · value`` within each pair, with PyTorch's own kernels.
-They differ in how a batch lies in memory, and so in which kernel can be used: packed (all pairs one after the other,
-in one flat sequence of tokens), or padded.
+They differ in how a batch lies in memory, and so in the kernel that they can use: packed (all pairs one after the
+other, in one flat sequence of tokens), or padded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ scaled_dot_product_attention = torch.nn.functional.scaled_dot_product_attention
 class Attention(Protocol):
     """Attends within each pair of one batch, for one layer after the other.
 
-    States are (tokens, hidden) where the batch is packed, and (batch, length, hidden) where it is padded.
+    States are (tokens, hidden) in a packed batch, and (batch, length, hidden) in a padded one.
     """
 
     def __call__(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int) -> torch.Tensor:
@@ -39,11 +39,7 @@ class EqualLengthAttention:
     """Neighbours of equal length share a call: no padding and no copies. For CPUs, where a call costs little."""
 
     def __init__(self, lengths: NDArray[np.int64]) -> None:
-        """Finds the neighbours.
-
-        Args:
-            lengths: int64 (batch,), tokens of each pair, best sorted.
-        """
+        """Finds the neighbours by the tokens of each pair, int64 (batch,); sorted pairs make the fewest calls."""
         self._first = torch.from_numpy(np.cumsum(lengths) - lengths)  # int64 (batch,)
         starts = np.flatnonzero(np.diff(lengths, prepend=-1))
         self._rows = np.diff(starts, append=len(lengths)).tolist()  # of each group
@@ -77,11 +73,7 @@ class PaddedAttention:
     """Each pair is padded to the longest, and a mask hides the pads. Works on every device."""
 
     def __init__(self, attention_mask: torch.Tensor) -> None:
-        """Keeps the mask.
-
-        Args:
-            attention_mask: int64 (batch, length), 1 for tokens and 0 for pads.
-        """
+        """Keeps the mask, int64 (batch, length), 1 for tokens and 0 for pads."""
         self._visible = attention_mask[:, None, None, :].bool()  # (batch, heads, query positions, key positions)
 
     def __call__(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int) -> torch.Tensor:
@@ -101,12 +93,7 @@ class VariableLengthAttention:
     """PyTorch's flash attention over a packed sequence: no padding, one call a layer. For CUDA in half precision."""
 
     def __init__(self, lengths: NDArray[np.int64], device: torch.device) -> None:
-        """Copies the pairs' borders to the device.
-
-        Args:
-            lengths: int64 (batch,), tokens of each pair.
-            device: Of the tensors to come.
-        """
+        """Copies the pairs' borders to the device; ``lengths`` is int64 (batch,), tokens of each pair."""
         borders = torch.zeros(len(lengths) + 1, dtype=torch.int32)
         borders[1:] = torch.from_numpy(np.cumsum(lengths))
         self._borders = on_device(borders, device)
@@ -144,7 +131,7 @@ class VariableLengthAttention:
 
 
 def variable_length_works(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether `VariableLengthAttention` runs here and gives what padding gives: tried on a few random numbers."""
+    """Whether `VariableLengthAttention` runs here and gives the same as padding, tried on a few numbers."""
     if device.type != "cuda" or dtype == torch.float32:
         return False
     lengths = np.array([5, 3], dtype=np.int64)
@@ -160,7 +147,7 @@ def variable_length_works(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copies to a device; to a CUDA one without waiting for it, through page-locked memory."""
+    """Copies to a device. For CUDA, page-locked memory lets the caller continue at once."""
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

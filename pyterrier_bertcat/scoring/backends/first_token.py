@@ -1,11 +1,11 @@
-"""The encoder as scoring needs it: no padding, and a last layer that is computed for the first tokens only.
+"""Runs an encoder as scoring needs it: without padding, and with a last layer for the first tokens only.
 
-A cross-encoder reads nothing but the first token of the last layer. That token attends to all tokens, so the last layer
-needs the keys and values of all of them, but query, output projection and feed-forward of the first token alone. The
-result is exactly that of the whole layer, and a six-layer encoder saves 14 % of its arithmetic.
+A cross-encoder reads only the first token of the last layer. That token attends to all tokens, so the last layer needs
+all keys and values, but the query, output projection and feed-forward network of the first token alone. The result is
+exactly that of the whole layer, and a six-layer encoder saves 14 % of its arithmetic.
 
-DistilBERT, BERT (MiniLM is one) and ELECTRA are the same network under different names, which `families` lists.
-Training uses the encoder's own forward pass, which is also the reference for this one.
+DistilBERT, BERT (with MiniLM) and ELECTRA are the same network under different names, which `families` lists. Training
+uses the encoder's own forward pass, which is also the reference for this one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Tokens(NamedTuple):
 
     Attributes:
         input_ids: int64.
-        position_ids: int64, each token's place in its pair, from 0 on; (length,) is enough where the batch is padded.
+        position_ids: int64, each token's place in its pair, from 0; (length,) is enough if the batch is padded.
         token_type_ids: int64, or None.
     """
 
@@ -37,12 +37,12 @@ class Tokens(NamedTuple):
 
     @classmethod
     def of_padded(cls, input_ids: torch.Tensor, token_type_ids: torch.Tensor | None) -> Tokens:
-        """Those of a padded batch: once or twice int64 (batch, length)."""
+        """The tokens of a padded batch, from int64 (batch, length)."""
         return cls(input_ids, torch.arange(input_ids.shape[1], device=input_ids.device), token_type_ids)
 
 
 class _Layer:
-    """One transformer layer (Vaswani et al. 2017, normalised after each residual sum), by its parts."""
+    """One transformer layer (Vaswani et al. 2017), normalised after each residual sum."""
 
     def __init__(self, layer: torch.nn.Module, parts: LayerParts, linear: type[FusedLinear]) -> None:
         def part(name: str) -> Any:
@@ -71,33 +71,24 @@ class _Layer:
 
 
 class FirstTokenPath:
-    """An encoder's way from tokens to the first token's last hidden state."""
+    """Computes an encoder's last hidden state of the first token."""
 
     def __init__(self, encoder: PreTrainedModel, *, linear: type[FusedLinear] = FusedLinear) -> None:
         """Takes the encoder's modules.
 
         Args:
-            encoder: In evaluation mode; one for which `has_first_token_path` holds.
-            linear: How its linear layers are computed. With some classes this is a copy of the weights, which later
-                changes of the encoder don't reach.
+            encoder: In evaluation mode, with a first-token path (see `has_first_token_path`).
+            linear: Computes the linear layers. Some classes copy the weights and miss later changes to the encoder.
         """
         self._encoder: Any = encoder
         self._heads = int(encoder.config.num_attention_heads)
         parts = family_of(encoder.config).layers
         if parts is None:
-            raise TypeError(f"expected an encoder for which has_first_token_path holds, got {type(encoder).__name__}")
+            raise TypeError(f"expected an encoder with a first-token path, got {type(encoder).__name__}")
         *self._layers, self._last = (_Layer(layer, parts, linear) for layer in attrgetter(parts.layers)(encoder))
 
     def __call__(self, tokens: Tokens, attention: Attention) -> torch.Tensor:
-        """Encodes a batch.
-
-        Args:
-            tokens: The batch; its token types are left out where the encoder has none.
-            attention: Keeps its pairs apart.
-
-        Returns:
-            (batch, hidden), in the encoder's dtype.
-        """
+        """Encodes a batch: (batch, hidden), in the encoder's dtype; ``attention`` keeps its pairs apart."""
         hidden = _embedded(self._encoder, tokens)  # (tokens, hidden) or (batch, length, hidden)
         for layer in self._layers:
             hidden = layer(hidden, attention, self._heads)

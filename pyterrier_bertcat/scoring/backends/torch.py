@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ _STEP_TOKENS = 32
 
 
 class TorchBackend:
-    """A model on a device, with its encoder in a precision; the final layer is float32.
+    """A model on a device, with its encoder in some precision and the last layer in float32.
 
     Attributes:
         device: Where it computes.
@@ -45,13 +45,13 @@ class TorchBackend:
         """Places a model.
 
         Args:
-            model: Set to evaluation mode; apart from that it stays as it is, because others may use it. Weights that
-                have to be moved, cast or laid out anew are copied, again whenever their owner has changed them.
+            model: It is set to evaluation mode and otherwise left alone, because others may use it. Weights that have
+                to be moved, cast or laid out in another way are copied, and again whenever their owner changes them.
             device: See `choose_device`.
             dtype: See `choose_dtype`.
 
         Raises:
-            InputError: No such device or precision.
+            InputError: There is no such device or precision.
         """
         self.device = choose_device(device)
         self.dtype = choose_dtype(dtype, self.device)
@@ -73,11 +73,11 @@ class TorchBackend:
 
     @property
     def pads(self) -> bool:
-        """Packed batches need no padding."""
+        """Whether batches are padded, because the encoder or the device can't compute packed ones."""
         return self._placed.path is None or not self._packs
 
     def peak_memory_mb(self) -> float | None:
-        """Of tensors on CUDA, of the whole process elsewhere."""
+        """Counts tensors on CUDA, and the whole process elsewhere."""
         return peak_memory_mb(self.device)
 
     @property
@@ -87,7 +87,7 @@ class TorchBackend:
 
     @property
     def most_running(self) -> int:
-        """Batches on their way: several on CUDA, so that it never waits for Python; elsewhere each is waited for."""
+        """Several batches on CUDA, so that the GPU never waits for Python. Other devices finish each batch first."""
         return _MOST_RUNNING_ON_CUDA if self.device.type == "cuda" else 0
 
     def start(self, batch: PairBatch) -> Callable[[], NDArray[np.float32]]:
@@ -99,7 +99,7 @@ class TorchBackend:
             self._placed = _Placed(self._owned, self.device, self.dtype, self._linear)
         placed = self._placed
         placed.model.eval()  # its owner may have trained it in between
-        # An autocast that happens to be on around the call must not change the scores.
+        # The caller may be inside an autocast, which must not change the scores.
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             scores = self._scores(batch, placed)  # float32 (b,)
             if self.device.type != "cuda":
@@ -116,11 +116,10 @@ class TorchBackend:
         return finish
 
     def _scores(self, batch: PairBatch, placed: _Placed) -> torch.Tensor:
-        """float32 (b,), perhaps still being computed."""
+        """float32 (b,), which a GPU may still be computing."""
         attention: Attention
-        scores: torch.Tensor
+        pairs, token_types = len(batch), self._owned.uses_token_types
         if placed.path is not None and self._packs:
-            pairs = len(batch)
             if self.device.type == "cpu":
                 batch = _filled(batch)
                 attention = EqualLengthAttention(batch.lengths)
@@ -128,35 +127,27 @@ class TorchBackend:
                 attention = VariableLengthAttention(batch.lengths, self.device)
             positions = batch.position_ids
             positions[batch.lengths[:pairs].sum() :] = 0  # the filling may be longer than the model has positions
-            tokens = Tokens(
-                input_ids=self._tensor(batch.input_ids),
-                position_ids=self._tensor(positions),
-                token_type_ids=self._token_types(batch.token_type_ids),
-            )
-            scores = placed.model.relevance(placed.path(tokens, attention))[:pairs]
-            return scores
-        padded = batch.padded()
-        ids, mask = self._tensor(padded.input_ids), self._tensor(padded.attention_mask)
-        types = self._token_types(padded.token_type_ids)
-        if placed.path is None:
-            scores = placed.model(input_ids=ids, attention_mask=mask, token_type_ids=types)
+            types = batch.token_type_ids if token_types else None
+            tokens = Tokens(*map(self._tensor, (batch.input_ids, positions, types)))
         else:
-            tokens, attention = Tokens.of_padded(ids, types), PaddedAttention(mask)
-            scores = placed.model.relevance(placed.path(tokens, attention))
-        return scores
+            padded = batch.padded()
+            types = padded.token_type_ids if token_types else None
+            ids, mask, on_types = map(self._tensor, (padded.input_ids, padded.attention_mask, types))
+            if placed.path is None:
+                scores: torch.Tensor = placed.model(input_ids=ids, attention_mask=mask, token_type_ids=on_types)
+                return scores
+            tokens, attention = Tokens.of_padded(ids, on_types), PaddedAttention(mask)
+        return placed.model.relevance(placed.path(tokens, attention))[:pairs]
 
-    def _tensor(self, array: NDArray[np.int64]) -> torch.Tensor:
-        return on_device(torch.from_numpy(array), self.device)
-
-    def _token_types(self, array: NDArray[np.int64] | None) -> torch.Tensor | None:
-        return self._tensor(array) if array is not None and self._owned.uses_token_types else None
+    def _tensor(self, array: NDArray[np.int64] | None) -> Any:
+        return None if array is None else on_device(torch.from_numpy(array), self.device)
 
 
 def _filled(batch: PairBatch) -> PairBatch:
-    """A batch with a last row of pads, which brings its tokens to a whole number of steps.
+    """Adds a last row of pads, so that the number of tokens is a multiple of `_STEP_TOKENS`.
 
-    oneDNN makes and keeps code, and room to work in, for each number of rows that a matrix product is asked for: some
-    15 ms and up to 30 MB for each. Batches of all lengths would take gigabytes in the course of a job.
+    For each number of rows that a matrix product has, oneDNN makes and keeps code and room to work in, about 15 ms and
+    up to 30 MB each. In the course of a job, batches of all lengths would take gigabytes.
     """
     fill = -len(batch.input_ids) % _STEP_TOKENS
     if not fill:
@@ -171,12 +162,12 @@ def _filled(batch: PairBatch) -> PairBatch:
 
 
 class _Placed:
-    """The model as it computes on a device, made from its owner's weights as they were at some time.
+    """A model on its device, with the weights that its owner had when this was made.
 
     Attributes:
-        version: Of the owner's weights.
-        model: The owner's, or a copy on another device or in another precision.
-        path: Its encoder's first-token path, or None where it has none.
+        version: Of the owner's weights, see `weights_version`.
+        model: The owner's model, or a copy on another device or in another precision.
+        path: The first-token path of its encoder, or None if it has none.
     """
 
     def __init__(
@@ -192,5 +183,5 @@ class _Placed:
 
 
 def weights_version(model: torch.nn.Module) -> list[tuple[int, int]]:
-    """Differs after any change of the weights: where each is, and how often it was written to."""
+    """Where each weight is, and how often it was written to: this differs after any change of the weights."""
     return [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in model.parameters()]

@@ -12,8 +12,7 @@ from conftest import tiny_model
 from pyterrier_bertcat.errors import InputError, WorkerError
 from pyterrier_bertcat.model.checkpoint import Checkpoint, save_checkpoint
 from pyterrier_bertcat.reranker import BertCatReRanker
-from pyterrier_bertcat.scoring.backends.openvino import OpenVinoBackend
-from pyterrier_bertcat.scoring.build import packaged_calibration
+from pyterrier_bertcat.scoring.backends.openvino import OpenVinoBackend, packaged_calibration
 from pyterrier_bertcat.scoring.options import ScoringOptions
 from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 
@@ -93,7 +92,7 @@ def test_what_can_not_be_is_refused(tokenizer):
         ScoringOptions(backend="openvino", dtype="float16")
     changed = tiny_model("bert")
     changed.bert_model.config.is_decoder = True
-    with pytest.raises(InputError, match="score with PyTorch"):
+    with pytest.raises(InputError, match="use backend='torch'"):
         OpenVinoBackend(Checkpoint(model=changed, tokenizer=tokenizer), ScoringOptions(backend="openvino"))
 
 
