@@ -472,9 +472,9 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
 
     def _stored_scorer(self, store: ScoreStore | str | os.PathLike[str]) -> ReadThroughScorer:
         """A scorer for one frame: what the weights are is found anew each time, in case their files have changed."""
+        from pyterrier_bertcat.store.fingerprints import fingerprint_of
         from pyterrier_bertcat.store.read_through import ReadThroughScorer
         from pyterrier_bertcat.store.score_store import ScoreStore
-        from pyterrier_bertcat.store.settings import fingerprint_of
 
         store = store if isinstance(store, ScoreStore) else ScoreStore(store)
         with self._lock:
