@@ -30,7 +30,7 @@ _KEY = ("qid", "docno")
 _DEFAULT_SHARD_ROWS = 20_000
 _DATASET_FOLDER = "_input"
 # Options of the re-ranker that can't do anything in a job.
-_USELESS = ("depth", "extra_columns", "store")
+_USELESS = ("depth", "extra_columns", "store", "training")
 
 
 @dataclass(frozen=True)
