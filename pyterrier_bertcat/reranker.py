@@ -234,7 +234,7 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         """A scorer for one frame. It looks for the checkpoint's fingerprint anew, in case the files have changed."""
         from pyterrier_bertcat.store.read_through import ReadThroughScorer
         from pyterrier_bertcat.store.score_store import ScoreStore
-        from pyterrier_bertcat.store.settings import fingerprint_of
+        from pyterrier_bertcat.store.fingerprints import fingerprint_of
 
         store = store if isinstance(store, ScoreStore) else ScoreStore(store)
         with self._lock:

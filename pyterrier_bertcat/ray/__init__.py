@@ -1,7 +1,7 @@
 """Scoring on a Ray cluster (extra ``ray``): Parquet files of any size, or frames inside a pipeline.
 
-- `rerank` scores a folder of Parquet files; a job that was interrupted goes on where it stopped.
-- `read_ranked` reads what it wrote, as a PyTerrier run.
+- `rerank` scores a folder of Parquet files. An interrupted job continues where it stopped.
+- `read_ranked` reads the scores it wrote, as a PyTerrier run.
 - `RayReRanker` sends the frames of a pipeline to a cluster.
 """
 

@@ -1,4 +1,4 @@
-"""``rerank``: pairs of Parquet files to scores in Parquet files, by actors of a Ray cluster."""
+"""``rerank``: scores the pairs in Parquet files on a Ray cluster, and writes the scores as Parquet files."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from pyterrier_bertcat.errors import BertCatError, InputError, MissingExtraError
+from pyterrier_bertcat.errors import BertCatError, InputError, MissingExtraError, whole_number
 from pyterrier_bertcat.model.names import PUBLISHED
 from pyterrier_bertcat.pipeline.frames import OUTPUT_COLUMNS, query_text_pairs, ranked
-from pyterrier_bertcat.ray.cluster import ActorOptions, connected, with_weights
+from pyterrier_bertcat.ray.cluster import ActorOptions, connected, facts_there, for_actors, refuse_other_precision
 from pyterrier_bertcat.reranker import BertCatReRanker
 
 if TYPE_CHECKING:
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
     from pyterrier_bertcat.model.bert_cat import BertCatModel
     from pyterrier_bertcat.model.checkpoint import Checkpoint
-    from pyterrier_bertcat.ray.shards import Plan, Shard, Store
+    from pyterrier_bertcat.ray.shards import ParquetFolder, Plan, Shard
 
 _KEY = ("qid", "docno")
 _DEFAULT_SHARD_ROWS = 20_000
 _DATASET_FOLDER = "_input"
-# Options of the re-ranker that change nothing but the time, or that the checkpoint's fingerprint covers.
-_NOT_SETTINGS = {"model", "revision", "batch_size", "batch_tokens", "device"}
+# Options of the re-ranker that can't do anything in a job.
+_USELESS = ("depth", "extra_columns", "store", "training")
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class ScoringJob:
 
     Attributes:
         output: The folder with the scores.
-        rows: Rows of the input, all of which have their score now.
-        scored_rows: Rows that this call scored; the others had been scored before.
-        truncated_pairs: Pairs among them of which something was cut off.
-        seconds: What this call took, everything counted.
+        rows: Rows of the input. All of them have a score now.
+        scored_rows: Rows that this call scored; earlier calls had scored the others.
+        truncated_pairs: How many of the rows that this call scored had their query or text cut.
+        seconds: The whole call, from start to end.
     """
 
     output: str
@@ -72,34 +72,34 @@ def rerank(
 ) -> ScoringJob:
     """Scores each query with its text on a Ray cluster, and writes the scores as Parquet.
 
-    The input is cut into shards. Each is read, scored and written by one actor, to a file that appears complete or not
-    at all, so that every row is written exactly once, whatever fails in between. Called again with the same arguments
-    after an interruption, it scores only the shards that are missing. One call at a time works on an output folder.
+    The input is cut into shards. One actor reads, scores and writes each of them, to a file that appears complete or
+    not at all, so every row is written exactly once, whatever fails in between. After an interruption, call it again
+    with the same arguments: it scores only the missing shards. Only one call at a time may work on an output folder.
 
-    The process is connected to a cluster before, with ``ray.init``, or else a local one is started. The checkpoint is
-    loaded here and sent to the actors; this package has to be installed on all machines of the cluster, and input and
-    output within their reach.
+    Connect to a cluster first with ``ray.init``; otherwise a local one is started. The checkpoint is loaded here and
+    sent to the actors. Every machine of the cluster needs this package, and access to the input and the output.
 
     Args:
         pairs: A Parquet file or a folder of them (local, ``s3://``, …), with the columns ``qid``, ``query``, ``docno``
-            and the text. Or a ``ray.data.Dataset`` with these columns; it has no fixed order to resume in, so that it
-            is first written to ``_input`` in the output folder. A call that resumes reads what is there, and not the
-            data set.
-        output: The folder to write to: ``qid``, ``docno``, the columns of ``keep`` and ``score`` (float32: a raw
-            relevance logit), a file per shard, with rows in the order of the input.
+            and the text. Or a ``ray.data.Dataset`` with these columns. Its rows have no fixed order to resume in, so
+            they are written to ``_input`` in the output folder first; a call that resumes reads them from there.
+        output: The folder to write to, with one file per shard: ``qid``, ``docno``, the columns of ``keep`` and
+            ``score`` (float32: a raw relevance logit), in the order of the input.
         model: As `BertCatReRanker` takes it.
-        num_gpus: GPUs per actor. None: 1 where the cluster has GPUs, else 0.
+        num_gpus: GPUs per actor, such as 1, or 0.5 for two actors on one. None: 1 if the cluster has GPUs, else 0.
         num_cpus: CPU cores per actor; PyTorch uses as many threads.
         concurrency: How many actors. None: as many as the cluster has room for now.
-        shard_rows: The most rows of a shard: what an actor holds in memory, and what is scored again when it is lost.
+        shard_rows: The most rows per shard. An actor holds one shard in memory, and a lost shard is scored again.
         keep: More columns to copy, such as a key of your own.
         verbose: Shows progress.
         options: The other options of `BertCatReRanker`: ``dtype``, ``max_length``, ``text_field``, ``passages``, ….
+            ``dtype="auto"`` is decided once, on a machine of the cluster, and the job keeps it. ``device`` and
+            ``devices`` are those of each actor; they and the batch sizes may change when a job is resumed.
 
     Raises:
         MissingExtraError: Ray is not installed.
-        InputError: An option, a column or a row that can't be used; or the output folder belongs to a job with another
-            checkpoint, input or settings.
+        InputError: An option, a column or a row can't be used. Or the output folder belongs to a job with another
+            checkpoint, input, precision or settings. Or an actor's machine can't compute in the job's precision.
         CheckpointError: The model can't be loaded.
         ScoreError: The model gave a score that is not finite.
 
@@ -113,19 +113,29 @@ def rerank(
     reranker = BertCatReRanker(model, verbose=False, **options)
     _check(reranker, shard_rows, keep)
     ray = connected()
-    from pyterrier_bertcat.ray.shards import Store, begin_or_resume, plan_shards
+    from pyterrier_bertcat.ray.shards import ParquetFolder, begin_or_resume, plan_shards
 
-    folder = Store(output)
+    each, concurrency = actors.on(ray)
+    folder = ParquetFolder(output)
     columns = list(dict.fromkeys(("qid", "query", "docno", reranker.text_field, *keep)))
-    source = Store(pairs) if isinstance(pairs, (str, os.PathLike)) else _written(pairs, folder, columns)
+    source = ParquetFolder(pairs) if isinstance(pairs, (str, os.PathLike)) else _written(pairs, folder, columns)
     plan = plan_shards(source, shard_rows=shard_rows)
     _check_input(plan, reranker, columns)
-    carrier = with_weights(reranker)
-    missing = begin_or_resume(folder, plan, _settings(carrier, shard_rows, keep))
+    facts = facts_there(ray, reranker, each, timeout_s=None)
+    carrier = for_actors(reranker, facts["dtype"])
+    settings = {
+        "checkpoint": carrier.checkpoint.fingerprint,
+        **facts,
+        "text_field": reranker.text_field,
+        "missing_text": reranker.missing_text,
+        "shard_rows": shard_rows,
+        "keep": list(keep),
+    }
+    missing = begin_or_resume(folder, plan, settings)
     truncated = 0
     if missing:
-        work = _Work(carrier, plan, folder.location, tuple(dict.fromkeys((*_KEY, *keep))))
-        truncated = _score(ray, missing, work, actors, verbose)
+        work = _Work(carrier, plan, folder, list(dict.fromkeys((*_KEY, *keep))))
+        truncated = _score(ray, missing, work, each, concurrency, verbose)
     return ScoringJob(
         output=folder.location,
         rows=plan.rows,
@@ -136,17 +146,20 @@ def rerank(
 
 
 def read_ranked(output: str | os.PathLike[str]) -> pd.DataFrame:
-    """Reads what `rerank` wrote, as a run: the columns there, then ``score`` and ``rank``, in the order of a re-ranker.
+    """Reads the scores that `rerank` wrote, as a run.
+
+    Returns:
+        The columns of the output, then ``rank`` (0 is best), ordered as `BertCatReRanker` orders its rows.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
-        InputError: The job is not finished, or this is no output folder.
+        InputError: The job is not finished, or this is not an output folder.
     """
     try:
-        from pyterrier_bertcat.ray.shards import SCORE, Store, read_scores
+        from pyterrier_bertcat.ray.shards import SCORE, ParquetFolder, read_scores
     except ImportError as error:
         raise MissingExtraError(error.name or "pyarrow", extra="ray") from error
-    frame = read_scores(Store(output)).to_pandas()
+    frame = read_scores(ParquetFolder(output)).to_pandas()
     return ranked(frame, frame[SCORE].to_numpy(dtype=np.float32))
 
 
@@ -156,8 +169,8 @@ class _Work:
 
     reranker: BertCatReRanker
     plan: Plan
-    output: str
-    columns: tuple[str, ...]
+    output: ParquetFolder
+    columns: list[str]
 
 
 class _ShardScorer:
@@ -169,9 +182,9 @@ class _ShardScorer:
         self._work: _Work = ray.get(work)
 
     def __call__(self, batch: dict[str, np.ndarray[Any, Any]]) -> dict[str, list[Any]]:
-        """From the number of a shard to how many rows were scored, and of how many something was cut.
+        """Scores the shard with this number; returns its rows, and how many of them were cut.
 
-        An error of this package is handed back pickled: of one that is raised here, Ray Data keeps the text alone.
+        An error of this package is returned, pickled: if it were raised, Ray Data would keep only its text.
         """
         (number,) = batch["shard"].tolist()
         shard = self._work.plan.shards[number]
@@ -182,18 +195,18 @@ class _ShardScorer:
         return {"rows": [shard.rows], "truncated": [truncated], "error": [error]}
 
     def _score(self, shard: Shard) -> int:
-        from pyterrier_bertcat.ray.shards import Store, read_shard, write_scores
+        from pyterrier_bertcat.ray.shards import read_shard, write_scores
 
-        reranker, source, kept = self._work.reranker, self._work.plan.store, list(self._work.columns)
-        rows = read_shard(source, shard, list(dict.fromkeys((*kept, "query", reranker.text_field))))
+        reranker, kept = self._work.reranker, self._work.columns
+        refuse_other_precision(reranker)
+        rows = read_shard(self._work.plan.source, shard, list(dict.fromkeys((*kept, "query", reranker.text_field))))
         scored = reranker.scorer.score_in_detail(*_pairs(rows, shard, reranker))
-        write_scores(Store(self._work.output), shard, rows.select(kept), scored.scores)
+        write_scores(self._work.output, shard, rows.select(kept), scored.scores)
         return int(scored.cut.any(axis=0).sum())
 
 
-def _score(ray: Any, missing: list[Shard], work: _Work, actors: ActorOptions, verbose: bool) -> int:
-    """Scores shards; gives the number of pairs of which something was cut off."""
-    each, concurrency = actors.on(ray)
+def _score(ray: Any, missing: list[Shard], work: _Work, each: dict[str, float], concurrency: int, verbose: bool) -> int:
+    """Scores the missing shards; returns how many pairs were cut."""
     numbers = ray.data.from_items([{"shard": shard.number} for shard in missing], override_num_blocks=len(missing))
     numbers.context.enable_progress_bars = False  # they count shards, and this function counts pairs
     done = numbers.map_batches(
@@ -224,10 +237,9 @@ def _pairs(rows: Any, shard: Shard, reranker: BertCatReRanker) -> tuple[list[str
 
 
 def _check(reranker: BertCatReRanker, shard_rows: int, keep: Sequence[str]) -> None:
-    if reranker.depth is not None or reranker.extra_columns:
-        raise InputError("rerank gives nothing but scores, of all rows: leave depth and extra_columns out")
-    if type(shard_rows) is not int or shard_rows < 1:
-        raise InputError(f"shard_rows is a whole number of at least 1, got {shard_rows!r}")
+    if useless := [name for name in _USELESS if getattr(reranker, name)]:
+        raise InputError(f"leave {' and '.join(useless)} out: a job scores every row, anew, and writes only scores")
+    whole_number("shard_rows", shard_rows)
     if isinstance(keep, str) or not all(isinstance(name, str) for name in keep):
         raise InputError(f"keep is a list of column names, got {keep!r}")
     if set(keep) & set(OUTPUT_COLUMNS):
@@ -235,29 +247,22 @@ def _check(reranker: BertCatReRanker, shard_rows: int, keep: Sequence[str]) -> N
 
 
 def _check_input(plan: Plan, reranker: BertCatReRanker, columns: list[str]) -> None:
-    """Refuses what can't be scored, by the files' footers, before anything is scored."""
+    """Refuses input that can't be scored, as far as the files' footers show it, before anything is scored."""
     from pyterrier_bertcat.ray.shards import check_columns, read_shard, row_groups_with_missing
 
     if not plan.rows:
-        raise InputError(f"expected a Parquet file or a folder of them, found no row in {plan.store.location}")
+        raise InputError(f"expected a Parquet file or a folder of them, found no row in {plan.source.location}")
     check_columns(plan, needed=columns, strings=["query", reranker.text_field])
     wanted = ["qid", "query", *([reranker.text_field] if reranker.missing_text == "raise" else [])]
     for group in row_groups_with_missing(plan, wanted):
-        _pairs(read_shard(plan.store, group, ["qid", "docno", "query", reranker.text_field]), group, reranker)
+        _pairs(read_shard(plan.source, group, ["qid", "docno", "query", reranker.text_field]), group, reranker)
 
 
-def _settings(reranker: BertCatReRanker, shard_rows: int, keep: Sequence[str]) -> dict[str, str]:
-    """What makes a job the same job."""
-    options = {name: repr(value) for name, value in reranker._identity().items() if name not in _NOT_SETTINGS}
-    fingerprint = reranker.checkpoint.fingerprint
-    return {"checkpoint": fingerprint, **options, "shard_rows": str(shard_rows), "keep": repr(list(keep))}
+def _written(dataset: Dataset, output: ParquetFolder, columns: list[str]) -> ParquetFolder:
+    """Writes a data set into the output folder, unless a job there has begun with it; returns where it is."""
+    from pyterrier_bertcat.ray.shards import ParquetFolder, has_begun
 
-
-def _written(dataset: Dataset, output: Store, columns: list[str]) -> Store:
-    """Writes a data set into the output folder, unless a job has begun with it there, and says where."""
-    from pyterrier_bertcat.ray.shards import Store, has_begun
-
-    folder = Store(f"{output.location}/{_DATASET_FOLDER}")
+    folder = ParquetFolder(f"{output.location}/{_DATASET_FOLDER}")
     if not (has_begun(output) and folder.parquet_files()):
         schema = dataset.schema()
         missing = [name for name in columns if schema is None or name not in schema.names]

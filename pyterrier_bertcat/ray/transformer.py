@@ -1,4 +1,4 @@
-"""``RayReRanker``: a re-ranker's frames scored on a Ray cluster, inside a pipeline."""
+"""``RayReRanker``: scores the frames of a pipeline on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from pyterrier_bertcat.errors import BertCatError, InputError
 from pyterrier_bertcat.identity import IdentifiedByOptions
 from pyterrier_bertcat.pipeline.frames import query_text_pairs
-from pyterrier_bertcat.ray.cluster import ActorOptions, connected, with_weights
+from pyterrier_bertcat.ray.cluster import (
+    ActorOptions,
+    answers,
+    connected,
+    facts_there,
+    for_actors,
+    own_errors,
+    refuse_other_precision,
+)
 from pyterrier_bertcat.reranker import BertCatReRanker
 
 _START_TIMEOUT_S = 300.0
@@ -27,9 +35,9 @@ class _Running:
     """Actors that have started.
 
     Attributes:
-        reranker: What they score as: a copy, which stays the same when the user's is trained or set otherwise.
-        sent: Ray's reference to what they were made from. An actor that is started again needs it to be there still.
-        actors: Handles; actors end when theirs are deleted.
+        reranker: A copy of the user's re-ranker as it was then, to notice when options change.
+        sent: Ray's reference to what the actors were made from. A restarted actor needs it.
+        actors: Handles. An actor ends when its handle is deleted.
     """
 
     reranker: BertCatReRanker
@@ -38,14 +46,15 @@ class _Running:
 
 
 class RayReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
-    """Gives what a `BertCatReRanker` gives, computed by the actors of a Ray cluster.
+    """Does the same as a `BertCatReRanker`, on the actors of a Ray cluster.
 
-    The actors start at the first frame and stay, each with the model loaded, until this transformer is deleted or
-    `close` is called; the frame's queries are divided among them, so a frame with a single query is scored by one. An
-    actor that dies is started again, and what it was doing is done again.
+    The actors start at the first frame and stay, each with the model loaded, until you delete this transformer or call
+    `close`. A frame's queries are divided among them, so a frame with a single query is scored by one actor. An actor
+    that dies is started again, and repeats its part. All actors score in one precision: ``dtype="auto"`` is decided
+    once, on a machine of the cluster, and a machine that can't do it is refused.
 
-    The process is connected to a cluster before, with ``ray.init``, or else a local one is started. Copies and pickles
-    start actors of their own.
+    Connect to a cluster first with ``ray.init``; otherwise a local one is started. Copies and pickles start actors of
+    their own.
 
     Example:
         >>> from pyterrier_bertcat import BertCatReRanker
@@ -69,14 +78,14 @@ class RayReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
         """Keeps the options; starts, loads and connects to nothing.
 
         Args:
-            reranker: What scores, with all its options.
-            num_gpus: GPUs per actor. None: 1 where the cluster has GPUs, else 0.
-            num_cpus: CPU cores per actor; PyTorch uses as many threads.
-            concurrency: How many actors. None: as many as the whole cluster has room for. Two of these transformers in
-                one experiment have to share: give each its part.
+            reranker: Scores the frames, with all its options. ``device`` and ``devices`` are those of each actor.
+            num_gpus: As for `rerank`.
+            num_cpus: As for `rerank`.
+            concurrency: How many actors. None: as many as the whole cluster has room for. If you use several of these
+                transformers at once, give each of them its share.
 
         Raises:
-            InputError: An option that can't be used.
+            InputError: An option of another type or outside its range.
         """
         if not isinstance(reranker, BertCatReRanker):
             raise InputError(f"reranker is a BertCatReRanker, got a value of type {type(reranker).__name__}")
@@ -88,11 +97,12 @@ class RayReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
         self._actor_options()
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
-        """Re-ranks a result frame; what goes in, what comes out and which errors there are: as for the re-ranker.
+        """Re-ranks a result frame, with the columns and errors of `BertCatReRanker.transform`.
 
         Raises:
             MissingExtraError: Ray is not installed.
-            InputError: Also: not all actors could be started in 5 minutes.
+            InputError: Also if not all actors start within 5 minutes, or an actor's machine can't compute in the
+                precision of the others.
         """
         reranker = self.reranker
         nothing: pd.DataFrame = reranker.transform(inp.iloc[:0])  # refuses missing columns
@@ -104,14 +114,12 @@ class RayReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
 
         parts = [inp.iloc[rows] for rows in _whole_queries(inp["qid"], parts=_PARTS_PER_ACTOR * len(actors))]
         done = ActorPool(actors).map(lambda actor, part: actor.rerank.remote(part), parts)
-        try:
+        with own_errors():
             result: pd.DataFrame = pd.concat(list(done), ignore_index=True)
-        except BertCatError as error:  # an actor's, which Ray has made one of its own too, with a long message
-            raise getattr(error, "cause", error) from error
         return result
 
     def close(self) -> None:
-        """Stops the actors, so that others can use their GPUs and cores; the next frame starts new ones."""
+        """Stops the actors, which frees their GPUs and cores. The next frame starts new ones."""
         running, self._running = self._running, None
         if running is not None:
             import ray
@@ -140,19 +148,16 @@ class RayReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
     def _start(self) -> _Running:
         ray = connected()
         each, concurrency = self._actor_options().on(ray)
-        sent = ray.put(with_weights(self.reranker))
+        dtype = facts_there(ray, self.reranker, each, timeout_s=_START_TIMEOUT_S)["dtype"]
+        sent = ray.put(for_actors(self.reranker, dtype))
         actor_class = ray.remote(max_restarts=-1, max_task_retries=-1, **each)(_FrameReRanker)
         actors = [actor_class.remote(sent) for _ in range(concurrency)]
-        loading = [actor.load.remote() for actor in actors]
-        ready, _ = ray.wait(loading, num_returns=len(loading), timeout=_START_TIMEOUT_S)
-        if len(ready) < len(actors):
+        try:
+            answers(ray, [actor.load.remote() for actor in actors], each, timeout_s=_START_TIMEOUT_S)
+        except BertCatError:
             for actor in actors:
                 ray.kill(actor)
-            raise InputError(
-                f"{len(ready)} of {len(actors)} actors started within {_START_TIMEOUT_S:g} s, the others found no free "
-                f"GPUs or CPUs (each takes {each}): lower concurrency, or close() what else uses them"
-            )
-        ray.get(loading)
+            raise
         return _Running(copy.copy(self.reranker), sent, actors)
 
 
@@ -163,16 +168,21 @@ class _FrameReRanker:
         self._reranker = reranker
 
     def load(self) -> None:
-        """Makes the model ready."""
+        """Loads the model."""
+        refuse_other_precision(self._reranker)
         self._reranker.load()
 
     def rerank(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Re-ranks some queries' rows."""
+        """Re-ranks the rows of a few queries."""
+        refuse_other_precision(self._reranker)  # again: this actor may have been restarted, on another machine
         return self._reranker.transform(frame)
 
 
 def _whole_queries(qids: pd.Series[Any], *, parts: int) -> Iterator[NDArray[np.int64]]:
-    """Divides rows into about so many parts of whole queries: rows' positions, queries in order of first appearance."""
+    """Divides rows into about ``parts`` parts that hold whole queries, in order of first appearance.
+
+    Yields the rows' positions, int64.
+    """
     codes, _ = pd.factorize(qids)
     order = np.argsort(codes, kind="stable")
     query_starts = np.flatnonzero(np.diff(codes[order], prepend=-1))

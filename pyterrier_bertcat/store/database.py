@@ -1,8 +1,8 @@
-"""The file of a score store: an SQLite database, read and written in whole batches, and what can go wrong with it.
+"""The scores in a store's SQLite file, read and written in whole batches.
 
-A pair's key is (settings, query's hash, text's hash). The pairs of a query under some settings lie side by side in the
-file, so that a re-ranking frame is read with one range scan per query. Each value holds, beside the score, a check
-over score, hashes and settings: however the file is damaged, what does not fit its key is not believed.
+A pair's key is (settings, query's hash, text's hash). The pairs of a query under one settings lie side by side in the
+file, so a re-ranking frame is read with one range scan per query. Each value holds the score, whether query and text
+were cut, and a check over all of that and the key: a value that does not fit its key is never used.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ Cut = NDArray[np.bool_]
 
 _SCAN = "SELECT text, value FROM scores WHERE query = ? LIMIT ?"
 _LOOK_UP = "SELECT text, value FROM scores WHERE query = ? AND text = ?"
-# One statement for all records of a query: SQLite cuts them apart itself, which is faster than row by row, and lets
-# other threads run meanwhile.
+# One statement for all records of a query: SQLite splits them itself, which is faster than row by row, and other
+# threads can run meanwhile.
 _WRITE = """
 WITH RECURSIVE place(start) AS (SELECT 1 UNION ALL SELECT start + 24 FROM place WHERE start + 24 < length(?2))
 INSERT OR REPLACE INTO scores SELECT ?1, substr(?2, start, 16), substr(?2, start + 16, 8) FROM place
@@ -40,36 +40,39 @@ LEFT JOIN queries ON settings.id = queries.settings LEFT JOIN pairs ON queries.i
 GROUP BY settings.id ORDER BY settings.id
 """
 _SCANNED_PER_LOOK_UP = 20  # stored pairs that are scanned in the time of one look-up
-_MATCHED_AT_ONCE = 1 << 16  # pairs: few enough for the processor's cache
+_QUERIES_AT_ONCE = 64  # of about a thousand pairs: few enough for the processor's cache
 
 
 class ScoreDatabase:
-    """Scores in an SQLite file, for whole batches of pairs at a time. Settings are a text that names them."""
+    """Scores in an SQLite file, for whole batches of pairs at a time. Settings are given as text."""
 
     def __init__(self, path: Path, *, timeout_s: float) -> None:
         """Opens nothing yet; the arguments are `StoreFile`'s."""
         self.file = StoreFile(path, timeout_s=timeout_s)
 
     def find(self, settings: str, pairs: HashedPairs) -> tuple[Scores, Cut]:
-        """Looks up scores: float32 (n,), NaN if none is stored, and what was cut of their pairs, bool (2, n)."""
+        """Looks up scores.
+
+        Returns:
+            The scores, float32 (n,), NaN if none is stored; and whether each query and each text was cut, bool (2, n).
+        """
         scores, cut = np.full(len(pairs), np.nan, dtype=np.float32), np.zeros((2, len(pairs)), dtype=np.bool_)
         if not len(pairs) or not self.exists:
             return scores, cut
         salts = salts_of(pairs.queries, settings)
         order = np.argsort(pairs.query, kind="stable")
-        bounds = np.searchsorted(pairs.query[order], np.arange(len(pairs.queries) + 1)).tolist()
+        rows_of_query = np.split(order, np.searchsorted(pairs.query[order], np.arange(1, len(pairs.queries))))
         damaged = 0
         with self.file.reading() as connection:
             settings_id = _first(connection, "SELECT id FROM settings WHERE facts = ?", settings)
-            for first, last in _chunks(bounds) if settings_id is not None else ():
+            for first in range(0, len(pairs.queries), _QUERIES_AT_ONCE) if settings_id is not None else ():
+                some = slice(first, first + _QUERIES_AT_ONCE)
                 blocks = [
-                    _stored(connection, settings_id, pairs.queries[query], pairs.texts[order[start:end]])
-                    for query, (start, end) in enumerate(pairwise(bounds[first : last + 1]), start=first)
+                    _stored(connection, settings_id, query, pairs.texts[rows])
+                    for query, rows in zip(pairs.queries[some], rows_of_query[some], strict=True)
                 ]
-                rows = order[bounds[first] : bounds[last]]
-                found, records, wrong = _matched(
-                    blocks, salts[first:last], pairs.query[rows] - first, pairs.texts[rows]
-                )
+                rows = np.concatenate(rows_of_query[some])
+                found, records, wrong = _matched(blocks, salts[some], pairs.query[rows] - first, pairs.texts[rows])
                 scores[rows[found]], cut[:, rows[found]] = records["score"], cut_of(records)
                 damaged += wrong
         if damaged:
@@ -77,15 +80,17 @@ class ScoreDatabase:
         return scores, cut
 
     def write(self, settings: str, pairs: HashedPairs, scores: Scores, cut: Cut) -> None:
-        """Stores scores, float32 (n,), in one transaction: all of them or none. Those that are not finite are left out.
+        """Stores scores, float32 (n,), all in one transaction or none. Scores that are not finite are left out.
 
-        A pair that is stored already gets the new score. ``cut`` is bool (2, n): whether query and text were cut.
+        The new score of a pair replaces a stored one. ``cut`` is bool (2, n): whether query and text were cut.
         """
         finite = np.flatnonzero(np.isfinite(scores))
         if not len(finite):
             return
         pairs, scores, cut = pairs[finite], scores[finite], cut[:, finite]
-        order = np.lexsort((pairs.texts[:, 0].byteswap(), pairs.query))  # as SQLite orders them: neighbours share pages
+        order = np.lexsort(
+            (pairs.texts[:, 0].byteswap(), pairs.query)
+        )  # SQLite's own order, so that neighbours share pages
         pairs, scores, cut = pairs[order], scores[order], cut[:, order]
         records = records_of(pairs.texts, scores, cut, salts_of(pairs.queries, settings)[pairs.query])
         queries, starts = np.unique(pairs.query, return_index=True)
@@ -96,7 +101,7 @@ class ScoreDatabase:
                 connection.execute(_WRITE, (query_id, records[start:end].tobytes()))
 
     def merge(self, other: ScoreDatabase) -> int:
-        """Adds the scores that the other has and this one has not, query by query; how many."""
+        """Adds the scores that only the other has, query by query, and returns their number."""
         added = 0
         for settings, pairs, scores, cut in other.everything():
             new = np.flatnonzero(np.isnan(self.find(settings, pairs)[0]))
@@ -105,12 +110,12 @@ class ScoreDatabase:
         return added
 
     def copy(self, path: Path) -> None:
-        """Writes a copy that is compact and whole, whoever writes to this file meanwhile."""
+        """Writes a compact copy of the file as it is now, whatever others write meanwhile."""
         with self.file.connected() as connection:
             connection.execute("VACUUM INTO ?", (str(path),))
 
     def everything(self) -> Iterator[tuple[str, HashedPairs, Scores, Cut]]:
-        """Yields each query's settings, pairs and scores with what was cut, as they were at one moment."""
+        """Yields each query's settings, pairs, scores and cut, all as they were at one moment."""
         if not self.exists:
             return
         with self.file.reading() as connection:
@@ -124,14 +129,14 @@ class ScoreDatabase:
                 yield settings, pairs, records["score"], cut_of(records)
 
     def counts(self) -> list[tuple[str, int, int]]:
-        """The settings, each with its numbers of queries and of pairs."""
+        """Each settings, with its number of queries and of pairs."""
         if not self.exists:
             return []
         with self.file.reading() as connection:
             return connection.execute(_COUNTS).fetchall()
 
     def note(self, name: str) -> str | None:
-        """Gives the note of this name, or None."""
+        """Returns the note of this name, or None."""
         if not self.exists:
             return None
         with self.file.reading() as connection:
@@ -139,13 +144,13 @@ class ScoreDatabase:
             return note
 
     def set_note(self, name: str, value: str) -> None:
-        """Writes a note in the place of any other of this name."""
+        """Writes a note, which replaces an older one of this name."""
         with self.file.writing() as connection:
             connection.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, value))
 
     @property
     def exists(self) -> bool:
-        """Whether there is a file: reading makes none."""
+        """Whether there is a file. Reading does not make one."""
         return self.file.path.exists()
 
 
@@ -156,7 +161,7 @@ def _first(connection: sqlite3.Connection, query: str, *values: Any) -> Any:
 
 
 def _id(connection: sqlite3.Connection, table: str, **values: Any) -> int:
-    """The id of the row with these values, made if there is none."""
+    """The id of the row with these values, which is inserted if it is missing."""
     where = " AND ".join(f"{name} = :{name}" for name in values)
     found = connection.execute(f"SELECT id FROM {table} WHERE {where}", values).fetchone()
     if found is None:
@@ -168,17 +173,8 @@ def _id(connection: sqlite3.Connection, table: str, **values: Any) -> int:
     return found[0]
 
 
-def _chunks(bounds: list[int]) -> Iterator[tuple[int, int]]:
-    """Cuts queries, whose pairs lie between neighbouring bounds, into runs of some ten thousand pairs."""
-    first = 0
-    for last, bound in enumerate(bounds):
-        if last > first and (bound - bounds[first] >= _MATCHED_AT_ONCE or last == len(bounds) - 1):
-            yield first, last
-            first = last
-
-
 def _stored(connection: sqlite3.Connection, settings_id: int, query: bytes, texts: NDArray[np.uint64]) -> bytes:
-    """Records of a query, those of the given texts, uint64 (n, 2), among them."""
+    """Records of a query, as bytes. They include all that are stored for the given texts, uint64 (n, 2)."""
     if not len(texts):
         return b""
     query_id = _first(connection, "SELECT id FROM queries WHERE settings = ? AND hash = ?", settings_id, query)
@@ -188,12 +184,12 @@ def _stored(connection: sqlite3.Connection, settings_id: int, query: bytes, text
     block = _joined(connection.execute(_SCAN, (query_id, limit)))
     if len(block) < limit * RECORD.itemsize:
         return block
-    # So many are stored that it is faster to ask for each.
+    # The query has so many records that asking for each text is faster.
     return _joined(row for text in texts for row in connection.execute(_LOOK_UP, (query_id, text.tobytes())))
 
 
 def _joined(rows: Iterable[Iterable[bytes]]) -> bytes:
-    """Joins rows of text's hash and value to records; where they are damaged, to something of whole records' size."""
+    """Joins rows of a text's hash and value into bytes, whose length is a multiple of a record's even if damaged."""
     try:
         joined = b"".join(chain.from_iterable(rows))
     except TypeError as error:
@@ -207,13 +203,13 @@ def _matched(
     """Finds pairs among the records of their queries.
 
     Args:
-        blocks: Records of each query.
+        blocks: The records of each query, as bytes.
         salts: uint64 (queries,).
-        query: int64 (n,), of each pair.
+        query: int64 (n,), each pair's position in ``blocks``.
         texts: uint64 (n, 2), of each pair.
 
     Returns:
-        int64 (m,), the pairs that were found; their records, `RECORD` (m,); and how many records are damaged.
+        The pairs that were found, int64 (m,); their records, `RECORD` (m,); and how many records are damaged.
     """
     records = np.frombuffer(b"".join(blocks), dtype=RECORD)
     query_of_record = np.repeat(np.arange(len(blocks)), [len(block) // RECORD.itemsize for block in blocks])
@@ -221,7 +217,7 @@ def _matched(
     damaged = len(records) - len(right)
     if not len(right):
         return right, records[:0], damaged
-    # Half a text's hash and the salt of its query make one number: to search by, what it finds is compared in full.
+    # The search key is half of a text's hash with its query's salt. Then the whole hashes are compared.
     keys = records["text"][right, 0] ^ salts[query_of_record[right]]
     order = right[np.argsort(keys)]
     place = np.searchsorted(np.sort(keys), texts[:, 0] ^ salts[query])

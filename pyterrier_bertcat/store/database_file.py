@@ -1,4 +1,4 @@
-"""The SQLite file of a score store: one connection per process, transactions, and what SQLite's errors mean."""
+"""The SQLite file of a score store: a connection per process, transactions, and what to do about SQLite's errors."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,23 +27,22 @@ _SCHEMA = (
     f"PRAGMA user_version = {VERSION}",
 )
 
-# Connections that may be neither used nor closed: those of a parent process, and those to a file that was replaced,
-# as closing them would delete the log that has the same name.
+# Connections that may be neither used nor closed: those of a parent process, and those to a file that was replaced.
+# Closing one would delete the log of that name, which another connection now uses.
 _abandoned: list[sqlite3.Connection] = []
 
 
 class StoreFile:
-    """An SQLite file in WAL mode, which comes into being when it is first opened.
+    """An SQLite file in WAL mode, made when it is first opened.
 
-    It may be used from several threads, and after a fork: each process has a connection of its own, which its threads
-    use by turns.
+    Several threads may use it, also after a fork: each process has its own connection, and its threads take turns.
     """
 
     def __init__(self, path: Path, *, timeout_s: float) -> None:
         """Opens nothing yet.
 
         Args:
-            path: Of the file; while it is in use, files ending in ``-wal`` and ``-shm`` stand beside it.
+            path: Of the file. While it is in use, files ending in ``-wal`` and ``-shm`` stand beside it.
             timeout_s: How long to wait for another writer, in seconds.
         """
         self.path = path
@@ -51,22 +51,22 @@ class StoreFile:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """One view of the file while it lasts, whatever others write meanwhile."""
+        """A transaction that sees the file as it is now, whatever others write meanwhile."""
         with self.connected() as connection, _transaction(connection, "BEGIN"):
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: all that is written is committed at the end, or, after an error, nothing of it."""
+        """A transaction that commits everything at the end, or nothing after an error."""
         with self.connected() as connection, _transaction(connection, "BEGIN IMMEDIATE"):
             yield connection
 
     @contextmanager
     def connected(self) -> Iterator[sqlite3.Connection]:
-        """This process's connection, for this thread alone while it lasts.
+        """This process's connection, for this thread alone.
 
         Raises:
-            StoreError: Whatever SQLite complains of inside.
+            StoreError: SQLite raised an error inside.
         """
         process = self._here()
         with process.lock:
@@ -80,12 +80,12 @@ class StoreFile:
                     process.file = _file_id(self.path)
                     process.closer = weakref.finalize(self, _close, process.connection, process.id)
                 yield process.connection
-            except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter when SQLite quotes what is damaged
-                self.close()  # the next use begins afresh, whatever was wrong
+            except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter if SQLite quotes damaged text
+                self.close()  # the next use opens it again, whatever was wrong
                 raise self._explained(error) from error
 
     def close(self) -> None:
-        """Closes the file, so that it stands alone without ``-wal`` and ``-shm``; the next use opens it again."""
+        """Closes the file, so that it stands alone, without ``-wal`` and ``-shm``. The next use opens it again."""
         process = self._here()
         with process.lock:
             if process.connection is not None:
@@ -93,7 +93,7 @@ class StoreFile:
                 process.forget()
 
     def _here(self) -> _Process:
-        """What this process has; after a fork nothing yet, not even the lock, which another thread may have held."""
+        """The state of this process. A fork starts anew, also with the lock, which another thread may have held."""
         if self._process.id != os.getpid():
             self._process = _Process()
         return self._process
@@ -109,22 +109,22 @@ class StoreFile:
             )
         elif "full" in text or "disk I/O" in text:
             remedy = (
-                "the disk can't take or give it. What was stored before is not harmed: free some space, or move the "
-                "store, and start again, which goes on where it was"
+                "the disk can't be written or read. Earlier scores are not harmed: free some space, or move the store, "
+                "and start again, which continues where it stopped"
             )
         elif "readonly" in text or "unable to open" in text:
-            remedy = "check that its folder is there and that you may write to it, with the files in it"
+            remedy = "check that its folder exists and that you may write to it and to the files in it"
         else:
-            remedy = "the file is damaged, or no score store. Delete it, and everything is scored again"
+            remedy = "the file is damaged, or not a score store. Delete it, and everything is scored again"
         return StoreError(f"{self.path}: {text}: {remedy}")
 
 
 class _OtherFormat(sqlite3.DatabaseError):
-    """A score store of a release that writes another format."""
+    """The file was made by a release with another format."""
 
 
 class _Process:
-    """What belongs to one process: its connection, and the lock by which its threads take turns."""
+    """One process's connection, and the lock by which its threads take turns."""
 
     def __init__(self) -> None:
         self.id = os.getpid()
@@ -134,19 +134,14 @@ class _Process:
         self.closer: weakref.finalize[..., StoreFile] | None = None
 
     def forget(self) -> None:
-        """Lets go of the connection, which is closed or abandoned."""
+        """Drops the connection, which was closed or abandoned."""
         if self.closer is not None:
             self.closer.detach()
         self.connection = self.file = self.closer = None
 
 
-def address(file: Path) -> str:
-    """The URI by which SQLite opens a file; one in a folder that can't be written to is only read."""
-    return file.resolve().as_uri() + ("" if os.access(file.parent, os.W_OK) else "?immutable=1")
-
-
 def _file_id(path: Path) -> tuple[int, int] | None:
-    """Tells files apart that have the same path one after the other; None where there is none."""
+    """Tells whether the file at a path was replaced by another; None if there is no file."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -155,30 +150,44 @@ def _file_id(path: Path) -> tuple[int, int] | None:
 
 
 def _open(file: Path, timeout_s: float) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        address(file), uri=True, timeout=timeout_s, isolation_level=None, check_same_thread=False
-    )
+    # In a folder that can't be written to, SQLite can't make its log: the file is only read.
+    uri = file.resolve().as_uri() + ("" if os.access(file.parent, os.W_OK) else "?immutable=1")
+    connection = sqlite3.connect(uri, uri=True, timeout=timeout_s, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA trusted_schema = OFF")  # a store may come from somebody else
         connection.execute("PRAGMA cell_size_check = ON")
-        connection.execute("PRAGMA journal_mode = WAL")
-        if _version(connection) == 0:
+        is_new = _is_new(connection)  # before anything is changed
+        _set_wal_mode(connection, timeout_s)
+        if is_new:
             with _transaction(connection, "BEGIN IMMEDIATE"):
-                if _version(connection) == 0:  # nobody else was faster
+                if _is_new(connection):  # no other process was faster
                     for statement in _SCHEMA:
                         connection.execute(statement)
-        version = _version(connection)
-        if version != VERSION:
-            raise _OtherFormat(f"it has format {version}, this release of pyterrier-bertcat reads {VERSION}")
-        connection.execute("PRAGMA synchronous = NORMAL")  # in WAL mode safe against all but a power cut
+        connection.execute("PRAGMA synchronous = NORMAL")  # in WAL mode safe against everything but a power cut
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+def _set_wal_mode(connection: sqlite3.Connection, timeout_s: float) -> None:
+    end = time.monotonic() + timeout_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:  # SQLite does not wait while another process does this
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise
+        time.sleep(0.01)
+
+
+def _is_new(connection: sqlite3.Connection) -> bool:
+    """Whether nothing was stored yet. Refuses a file of another format."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version not in (0, VERSION):
+        raise _OtherFormat(f"it has format {version}, this release of pyterrier-bertcat reads {VERSION}")
+    return bool(version == 0)
 
 
 def _close(connection: sqlite3.Connection, process_id: int) -> None:

@@ -1,7 +1,7 @@
-"""Pairs by their content: 128-bit hashes of queries and texts, and records of scores with a check over all of it.
+"""Pairs identified by content: 128-bit hashes of queries and texts, and records of scores with a check.
 
-A hash is BLAKE2b with 16 bytes of the whole string in UTF-8, its length included, so two different texts share one
-with a probability of 2^-128, and ids, titles or the order of a frame play no part.
+A hash is 16 bytes of BLAKE2b over the whole string in UTF-8, so two different texts share a hash with a probability of
+2^-128. Ids, titles and the order of a frame play no part.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 RECORD = np.dtype([("text", "<u8", (2,)), ("score", "<f4"), ("check", "<u4")])
-"""A stored score: the text's hash, the score bit by bit, and 30 bits of check over both, the query's hash and the
-settings. The two lowest bits of ``check`` say whether the query and the text were cut."""
+"""A stored score: the text's hash, the score, and a check in whose two lowest bits is whether query and text were cut.
 
-_MULTIPLIERS = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))  # odd, so that no bit is lost
+The other 30 bits are a checksum over all of that, the query's hash and the settings.
+"""
+
+_MULTIPLIERS = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))  # odd, so no bit is lost
 _HALF = np.uint64(32)
 _CUT_BITS = np.uint32(0b11)
 
@@ -29,7 +31,7 @@ class HashedPairs:
 
     Attributes:
         queries: The hashes of the distinct queries, 16 bytes each, in order of first appearance.
-        query: int64 (n,), which of them each pair has.
+        query: int64 (n,), each pair's position in ``queries``.
         texts: uint64 (n, 2), the hash of each pair's text in two halves.
     """
 
@@ -39,11 +41,11 @@ class HashedPairs:
 
     @classmethod
     def of(cls, queries: Sequence[str], texts: Sequence[str]) -> HashedPairs:
-        """Hashes ``queries[i]`` with ``texts[i]``: twice n strings, lone surrogates too."""
-        texts = list(texts)  # holds all objects, so that no two of them can have the same id
+        """Hashes the pairs of ``queries[i]`` with ``texts[i]``, n of each. Lone surrogates are allowed."""
+        texts = list(texts)  # keeps every object alive, so no two can have the same id
         number: dict[str, int] = {}
         query = np.fromiter((number.setdefault(query, len(number)) for query in queries), np.int64, len(queries))
-        # A frame that has a text many times has one object many times, which is quicker to see than equal strings.
+        # A text that occurs many times in a frame is usually one object, and ids compare faster than strings.
         identities = np.fromiter(map(id, texts), np.int64, len(texts))
         _, first, place = np.unique(identities, return_index=True, return_inverse=True)
         hashes = b"".join([_hash(texts[row]) for row in first.tolist()])
@@ -53,12 +55,12 @@ class HashedPairs:
         return len(self.query)
 
     def __getitem__(self, rows: NDArray[np.int64]) -> HashedPairs:
-        """Some of the pairs, with the same numbers for the queries."""
+        """Selects pairs by position, with the same ``queries``."""
         return HashedPairs(self.queries, self.query[rows], self.texts[rows])
 
 
 def salts_of(queries: Sequence[bytes], settings: str) -> NDArray[np.uint64]:
-    """uint64 (n,): a number for each of n queries' hashes under these settings, which goes into its records' checks."""
+    """Mixes each query's hash with the settings, for the checks of its records: uint64 (n,)."""
     halves = np.frombuffer(b"".join(queries), "<u8").reshape(-1, 2)
     of_settings = np.frombuffer(blake2b(settings.encode(), digest_size=8).digest(), "<u8")
     return _mixed(_mixed(halves[:, 0] ^ of_settings) ^ halves[:, 1])
@@ -67,13 +69,13 @@ def salts_of(queries: Sequence[bytes], settings: str) -> NDArray[np.uint64]:
 def records_of(
     texts: NDArray[np.uint64], scores: NDArray[np.float32], cut: NDArray[np.bool_], salts: NDArray[np.uint64]
 ) -> NDArray[Any]:
-    """Records, `RECORD` (n,), of n scores.
+    """Makes records, `RECORD` (n,).
 
     Args:
         texts: uint64 (n, 2), hashes of the texts.
         scores: float32 (n,).
         cut: bool (2, n), whether each query and each text was cut.
-        salts: uint64 (n,), of each pair's query.
+        salts: uint64 (n,), of each pair's query; see `salts_of`.
     """
     records = np.empty(len(scores), dtype=RECORD)
     records["text"], records["score"] = texts, scores
@@ -82,14 +84,14 @@ def records_of(
 
 
 def cut_of(records: NDArray[Any]) -> NDArray[np.bool_]:
-    """Bool (2, n): whether the query and the text of each record, `RECORD` (n,), were cut."""
+    """Reads from records, `RECORD` (n,), whether each query and each text was cut: bool (2, n)."""
     return np.stack([records["check"] & 1, records["check"] >> 1 & 1]).astype(np.bool_)
 
 
 def are_right(records: NDArray[Any], salts: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Which records, `RECORD` (n,), are as they were made, for this query under these settings: bool (n,).
+    """Tells which records, `RECORD` (n,), are undamaged and belong to this query and these settings: bool (n,).
 
-    A record of another query or other settings, or with a changed bit, passes with a probability of 2^-30.
+    Any other record passes with a probability of 2^-30.
     """
     checks = _checks(records, records["check"] & _CUT_BITS, salts)
     right: NDArray[np.bool_] = (records["check"] == checks) & np.isfinite(records["score"])
@@ -97,7 +99,7 @@ def are_right(records: NDArray[Any], salts: NDArray[np.uint64]) -> NDArray[np.bo
 
 
 def _checks(records: NDArray[Any], cut: NDArray[np.uint32], salts: NDArray[np.uint64]) -> NDArray[np.uint32]:
-    """The checks of records, uint32 (n,), with what was cut, 0 to 3, in the two lowest bits."""
+    """The checks of records, uint32 (n,). ``cut`` (0 to 3) goes into the two lowest bits."""
     mixed = _mixed(_mixed(records["text"][:, 0] ^ salts) ^ records["text"][:, 1])
     mixed = _mixed(mixed ^ records["score"].view("<u4") ^ (cut.astype(np.uint64) << _HALF))
     checks: NDArray[np.uint32] = mixed.astype(np.uint32) & ~_CUT_BITS | cut
@@ -105,7 +107,7 @@ def _checks(records: NDArray[Any], cut: NDArray[np.uint32], salts: NDArray[np.ui
 
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Spreads each bit of 64 over all; different values stay different."""
+    """Spreads each of the 64 bits over all others. Different values stay different."""
     for multiplier in _MULTIPLIERS:
         values = values * multiplier
         values ^= values >> _HALF

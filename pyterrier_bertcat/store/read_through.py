@@ -1,8 +1,8 @@
-"""``ReadThroughScorer``: scores from a store, and what is not there from a scorer, stored as it comes."""
+"""``ReadThroughScorer``: takes scores from a store, and asks a scorer for the missing ones, which it then stores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from time import monotonic, perf_counter
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyterrier_bertcat.scoring.statistics import RunStatistics
+from pyterrier_bertcat.store.database import Cut, Scores
 from pyterrier_bertcat.store.pair_hashes import HashedPairs
 
 if TYPE_CHECKING:
@@ -20,18 +21,15 @@ if TYPE_CHECKING:
     from pyterrier_bertcat.store.score_store import ScoreStore, Settings
 
 Rows = NDArray[np.int64]
-Scores = NDArray[np.float32]
-Cut = NDArray[np.bool_]
 
 _WRITE_EVERY_S = 0.25
 
 
 class ReadThroughScorer:
-    """Scores pairs as a scorer would, asking it only for what is not in a store.
+    """Scores pairs as a scorer would, asking it only for those that are not in a store.
 
-    What it has scored is stored four times a second, by a thread of its own, and at the end, also when scoring fails or
-    is interrupted (Ctrl-C). A process that is killed loses what it scored since the last time, and what was just being
-    written.
+    A thread stores new scores four times a second, and at the end, also when scoring fails or is interrupted (Ctrl-C).
+    A process that is killed loses at most the scores since the last time.
 
     Attributes:
         stats: Of the last call that ended; None before the first one.
@@ -42,27 +40,27 @@ class ReadThroughScorer:
 
         Args:
             store: Where scores are looked up and kept.
-            settings: All that changes a score of the scorer: its checkpoint's fingerprint and how it is used.
-            make_scorer: Gives the scorer; called only when a score is missing.
+            settings: Everything that can change a score: the checkpoint's fingerprint and how it is used.
+            make_scorer: Makes the scorer. Called only if a score is missing.
         """
         self._store = store
         self._settings = settings
         self._make_scorer = make_scorer
         self.stats: RunStatistics | None = None
 
-    def score(self, queries: Sequence[str], texts: Sequence[str]) -> Scores:
-        """Scores ``queries[i]`` with ``texts[i]``.
+    def score(self, queries: list[str], texts: list[str]) -> Scores:
+        """Scores ``queries[i]`` with ``texts[i]``. The strings are trusted: check them before.
 
         Args:
-            queries: n strings of Unicode, checked before.
+            queries: n strings of Unicode.
             texts: n strings of Unicode.
 
         Returns:
-            float32 (n,), in the order of the input, as `PairScorer.score` gave them, now or when they were stored.
+            float32 (n,), in the order of the input, as the scorer gave them, now or when they were stored.
 
         Raises:
-            StoreError: The store is locked, damaged, full or not to be written.
-            BertCatError: Whatever the scorer raises.
+            StoreError: The store is locked, damaged, full or can't be written.
+            BertCatError: Any error of the scorer.
         """
         began = perf_counter()
         pairs = HashedPairs.of(queries, texts)
@@ -91,31 +89,26 @@ class _Writer:
 
     def __init__(self, store: ScoreStore, settings: Settings, pairs: HashedPairs) -> None:
         self._store, self._settings, self._pairs = store, settings, pairs
-        self._rows: list[Rows] = []
-        self._scores: list[Scores] = []
-        self._cut: list[Cut] = []
+        self._waiting: list[tuple[Rows, Scores, Cut]] = []
         self._written_s = monotonic()
         self._writing: Future[None] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="storing")
 
     def finished(self, rows: Rows, scores: Scores, cut: Cut) -> None:
-        """Takes the scores of some of the pairs, and what was cut of them."""
-        self._rows.append(rows)
-        self._scores.append(scores)
-        self._cut.append(cut)
+        """Takes the scores of some of the pairs, and whether their queries and texts were cut."""
+        self._waiting.append((rows, scores, cut))
         busy = self._writing is not None and not self._writing.done()
         if not busy and monotonic() - self._written_s >= _WRITE_EVERY_S:
             self._write()
 
     def _write(self) -> None:
-        """Starts storing what was collected, after an error of the time before, if there was one."""
+        """Waits for the last write, which raises its error, and starts to store the collected scores."""
         if self._writing is not None:
             self._writing.result()
-        if self._rows:
-            pairs, scores = self._pairs[np.concatenate(self._rows)], np.concatenate(self._scores)
-            cut = np.concatenate(self._cut, axis=1)
-            self._writing = self._thread.submit(self._store.add, self._settings, pairs, scores, cut=cut)
-            self._rows, self._scores, self._cut = [], [], []
+        if self._waiting:
+            rows, scores, cut = (np.concatenate(parts, axis=-1) for parts in zip(*self._waiting, strict=True))
+            self._writing = self._thread.submit(self._store.add, self._settings, self._pairs[rows], scores, cut=cut)
+            self._waiting = []
         self._written_s = monotonic()
 
     def __enter__(self) -> _Writer:
@@ -126,6 +119,6 @@ class _Writer:
     ) -> None:
         try:
             self._write()
-            self._write()  # nothing is left: waits for the end, and for its error
+            self._write()  # nothing is left, so this waits for the last write and its error
         finally:
             self._thread.shutdown()

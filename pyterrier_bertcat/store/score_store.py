@@ -1,4 +1,4 @@
-"""``ScoreStore``: scores kept by content, on disk, so that no pair is scored twice and a killed job goes on."""
+"""``ScoreStore``: keeps scores on disk by content, so that no pair is scored twice and a killed job can continue."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -14,30 +15,31 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from pyterrier_bertcat.errors import InputError, StoreError
+from pyterrier_bertcat.errors import InputError, MissingExtraError, StoreError
 from pyterrier_bertcat.identity import IdentifiedByOptions
 from pyterrier_bertcat.store.database import Cut, ScoreDatabase, Scores
 from pyterrier_bertcat.store.pair_hashes import HashedPairs
 
 _FILE = "scores.sqlite3"
 _META_FILE = "pt_meta.json"
+_QUERIES_PER_ROW_GROUP = 256
 
 Settings = Mapping[str, Any]
 
 
 class ScoreStore(IdentifiedByOptions, pt.Artifact):  # type: ignore[misc]
-    """Scores by what they are scores of: settings, the query's content and the text's content.
+    """Scores on disk, found by settings and by the content of query and text.
 
-    ``settings`` is a mapping of all that changes a score besides the pair: the checkpoint's fingerprint, the most
-    tokens, the precision, and so on. Scores come back, bit by bit, for equal settings only. Ids play no part, so one
-    store serves many collections and pipelines; texts are kept as 128-bit hashes only.
+    ``settings`` is a mapping of everything that can change a score besides the pair: the checkpoint's fingerprint, the
+    most tokens, the precision, and so on. Scores come back, bit by bit, for equal settings only. Ids play no part, so
+    one store serves many collections and pipelines. Texts are not kept, only their 128-bit hashes.
 
-    A folder with one SQLite file in WAL mode, some 40 bytes for a pair. Any number of threads and processes of one
-    machine may read and write it at once, writers by turns; over a network file system only one machine at a time
-    (`merge` brings the stores of several together). A process that is killed leaves all that it had committed. A file
-    that was damaged gives an error, or less than it had, but no wrong score: each one is stored with a check.
+    The store is a folder with one SQLite file in WAL mode, about 40 bytes per pair. Any number of threads and processes
+    of one machine may read and write it at once; writers take turns. Over a network file system only one machine may
+    use it at a time: give each its own store, and `merge` them. A process that is killed leaves everything that it had
+    committed. A damaged file gives an error or fewer scores, but never a wrong score: each is stored with a check.
 
-    Nothing is read before the first use and nothing is made before the first write. Stores are equal when their paths
+    Nothing is read before the first use, and nothing is made before the first write. Stores are equal if their paths
     are, and pickle as their path. Share one with ``store.to_hf(...)`` and ``ScoreStore.from_hf(...)``.
 
     Example:
@@ -73,52 +75,55 @@ class ScoreStore(IdentifiedByOptions, pt.Artifact):  # type: ignore[misc]
         """Looks up scores.
 
         Args:
-            settings: All that changes a score; what JSON can hold.
+            settings: Everything that can change a score, as JSON values.
             pairs: ``HashedPairs.of(queries, texts)``.
 
         Returns:
-            float32 (n,), in the order of the pairs; NaN where there is none.
+            float32 (n,), in the order of the pairs; NaN if no score is stored.
 
         Raises:
-            InputError: ``settings`` are not what JSON can hold.
-            StoreError: The file is locked, damaged or not a store.
+            InputError: ``settings`` has values that JSON can't hold.
+            StoreError: The file is locked, damaged, of another release's format, or not a store.
         """
         return self.look_up(settings, pairs)[0]
 
     def look_up(self, settings: Settings, pairs: HashedPairs) -> tuple[Scores, Cut]:
-        """Looks up scores as `scores_of` does, and what was cut of their pairs: bool (2, n), query and text."""
+        """Looks up scores as `scores_of` does, and whether each query and each text was cut: bool (2, n)."""
         return self._database.find(_settings_text(settings), pairs)
 
     def add(self, settings: Settings, pairs: HashedPairs, scores: Scores, *, cut: Cut | None = None) -> None:
-        """Stores scores in one transaction. A stored score is replaced, and one that is not finite is left out.
+        """Stores scores in one transaction. They replace stored ones; those that are not finite are left out.
 
         Args:
-            settings: All that changes a score; what JSON can hold.
-            pairs: ``HashedPairs.of(queries, texts)``.
+            settings: As for `scores_of`.
+            pairs: As for `scores_of`.
             scores: float32 (n,), in the order of the pairs.
-            cut: bool (2, n), whether each query and each text was cut. None: nothing was.
+            cut: bool (2, n), whether each query and each text was cut. None: none was.
 
         Raises:
-            InputError: There is not one score for each pair, or ``settings`` are not what JSON can hold.
-            StoreError: The disk is full, or the file is locked, damaged or not to be written. Nothing of this call is
-                then stored, and all that was stored before is.
+            InputError: The shapes don't fit, or ``settings`` has values that JSON can't hold.
+            StoreError: As for `scores_of`, or the disk is full, or the file can't be written. Then nothing of this call
+                is stored, and everything from before still is.
         """
         scores = np.asarray(scores, dtype=np.float32)
-        if scores.shape != (len(pairs),):
-            raise InputError(f"expected one score for each of {len(pairs)} pairs, got scores of shape {scores.shape}")
-        cut = np.zeros((2, len(pairs)), dtype=np.bool_) if cut is None else cut
+        cut = np.zeros((2, len(pairs)), dtype=np.bool_) if cut is None else np.asarray(cut, dtype=np.bool_)
+        if scores.shape != (len(pairs),) or cut.shape != (2, len(pairs)):
+            raise InputError(
+                f"expected scores ({len(pairs)},) and cut (2, {len(pairs)}) for {len(pairs)} pairs, "
+                f"got the shapes {scores.shape} and {cut.shape}"
+            )
         self._writable().write(_settings_text(settings), pairs, scores, cut)
 
     def merge(self, other: ScoreStore | str | os.PathLike[str]) -> int:
-        """Adds all scores of another store; of pairs that are in both, this store's stay.
+        """Adds the scores of another store. Pairs that are in both keep this store's score.
 
-        Interrupted, it keeps what was added so far and can be run again.
+        If it is interrupted, what was added stays, and you can run it again.
 
         Returns:
-            How many were added.
+            How many scores were added.
 
         Raises:
-            StoreError: There is no store in the other folder; or as in `add`.
+            StoreError: The other folder has no store; or as for `add`.
         """
         other = other if isinstance(other, ScoreStore) else ScoreStore(other)
         if not other._database.exists:
@@ -138,14 +143,34 @@ class ScoreStore(IdentifiedByOptions, pt.Artifact):  # type: ignore[misc]
 
         Raises:
             MissingExtraError: pyarrow is not installed.
-            StoreError: As in `scores_of`.
+            StoreError: As for `scores_of`.
         """
-        from pyterrier_bertcat.store.export import write_parquet
+        try:
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+        except ImportError as error:
+            raise MissingExtraError("pyarrow", extra="parquet") from error
 
-        return write_parquet(self._database, Path(file))
+        types = {"settings": pa.dictionary(pa.int32(), pa.string()), "query": pa.binary(16), "text": pa.binary(16)}
+        schema = pa.schema({**types, "score": pa.float32(), "query_cut": pa.bool_(), "text_cut": pa.bool_()})
+        written, everything = 0, self._database.everything()
+        with pq.ParquetWriter(Path(file), schema) as writer:
+            while some := list(islice(everything, _QUERIES_PER_ROW_GROUP)):
+                settings, pairs, scores, cut = zip(*some, strict=True)
+                counts = [len(one) for one in pairs]
+                columns = [
+                    np.repeat(np.array(settings, dtype=object), counts),
+                    np.repeat(np.array([one.queries[0] for one in pairs], dtype=object), counts),
+                    [text.tobytes() for one in pairs for text in one.texts],
+                    np.concatenate(scores),
+                    *np.concatenate(cut, axis=1),
+                ]
+                writer.write_table(pa.table(columns, schema=schema))
+                written += sum(counts)
+        return written
 
     def settings(self) -> pd.DataFrame:
-        """What is stored: a row for each settings, with their facts, then ``queries`` and ``pairs`` as counts."""
+        """Counts what is stored: a row per settings, with their facts as columns, then ``queries`` and ``pairs``."""
         counts = self._database.counts()
         try:
             rows = [{**json.loads(facts), "queries": queries, "pairs": pairs} for facts, queries, pairs in counts]
@@ -155,22 +180,22 @@ class ScoreStore(IdentifiedByOptions, pt.Artifact):  # type: ignore[misc]
         return summary
 
     def recall(self, name: str) -> str | None:
-        """What `remember` was given last for this name, or None."""
+        """Returns what `remember` stored last under this name, or None."""
         return self._database.note(name)
 
     def remember(self, name: str, value: str) -> None:
-        """Keeps a fact that takes long to find, such as the fingerprint of a folder with known files."""
+        """Stores a fact that takes long to find, such as the fingerprint of a checkpoint's files."""
         self._writable().set_note(name, value)
 
     def close(self) -> None:
-        """Closes the file, so that it can be copied alone; the next use opens it again."""
+        """Closes the file, so that you can copy it. The next use opens it again."""
         self._database.file.close()
 
     def __len__(self) -> int:
         return sum(pairs for _, _, pairs in self._database.counts())
 
     def __bool__(self) -> bool:
-        return True  # a store is there, also while it is empty
+        return True  # an empty store is a store too
 
     def __getstate__(self) -> dict[str, Any]:
         return self._options()
@@ -182,7 +207,7 @@ class ScoreStore(IdentifiedByOptions, pt.Artifact):  # type: ignore[misc]
         return {**super()._identity(), "path": str(self.path)}
 
     def _writable(self) -> ScoreDatabase:
-        """The database, after making the folder that says what it is."""
+        """The database, after making its folder with PyTerrier's metadata."""
         meta = self.path / _META_FILE
         try:
             if not meta.exists():
@@ -194,7 +219,7 @@ class ScoreStore(IdentifiedByOptions, pt.Artifact):  # type: ignore[misc]
         return self._database
 
     def _package_files(self) -> Iterator[tuple[str, str | BytesIO]]:
-        """What `build_package` and ``to_hf`` take: one view of the file, whoever writes to it meanwhile."""
+        """The files for `build_package` and ``to_hf``: a copy of the database as it is now."""
         self._writable()
         with TemporaryDirectory() as scratch:
             copy = Path(scratch) / _FILE
@@ -204,8 +229,8 @@ class ScoreStore(IdentifiedByOptions, pt.Artifact):  # type: ignore[misc]
 
 
 def _settings_text(settings: Settings) -> str:
-    """Equal settings as the same text."""
+    """Settings as JSON. Equal settings give the same text."""
     try:
         return json.dumps(dict(settings), sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise InputError(f"settings is a mapping of what JSON can hold, got {settings!r}: {error}") from error
+        raise InputError(f"settings is a mapping of JSON values, got {settings!r}: {error}") from error

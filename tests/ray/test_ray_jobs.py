@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -18,8 +20,11 @@ from helpers.waiting import wait_until
 
 from pyterrier_bertcat.errors import InputError, MissingExtraError
 from pyterrier_bertcat.ray import RayReRanker, read_ranked, rerank
+from pyterrier_bertcat.ray import job as job_module
 from pyterrier_bertcat.ray import transformer as transformer_module
 from pyterrier_bertcat.reranker import BertCatReRanker
+from pyterrier_bertcat.scoring.devices import NO_HALF
+from pyterrier_bertcat.scoring.options import ScoringOptions
 from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -30,8 +35,10 @@ SHARDS = ROWS // SHARD_ROWS
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A cluster of two CPUs in processes of their own; gives its address."""
-    context = ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80_000_000, log_to_driver=False)
+    """A cluster of two CPUs without half precision, in processes of their own; gives its address."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv(NO_HALF, "1")
+        context = ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80_000_000, log_to_driver=False)
     yield context.address_info["address"]
     ray.shutdown()
 
@@ -143,10 +150,63 @@ def test_its_scores_read_as_a_run_are_what_the_re_ranker_gives(finished, frame, 
 
 def test_other_settings_in_the_same_folder_are_refused(finished, pairs):
     output, options = finished
-    with pytest.raises(InputError, match=r"another job \(checkpoint was [0-9a-f]{64}, is"):
+    with pytest.raises(InputError, match=r"another job or an earlier release \(checkpoint was [0-9a-f]{64}, is"):
         rerank(pairs, output, **{**options, "model": "mini"})
-    with pytest.raises(InputError, match=r"another job \(max_length was 512, is 60\)"):
+    with pytest.raises(InputError, match=r"\(truncation was {'max_length': 512, .* is {'max_length': 60, .*that job"):
         rerank(pairs, output, **options, max_length=60)
+
+
+def test_what_changes_only_the_time_may_change_when_a_job_is_resumed(finished, pairs):
+    output, options = finished
+    for other in ({"device": "cpu", "batch_size": 2}, {"devices": ["cpu", "cpu"], "num_cpus": 2}, {"dtype": "float32"}):
+        assert rerank(pairs, output, **options, **other).scored_rows == 0
+
+
+@pytest.mark.precision
+@pytest.mark.usefixtures("half_precision")
+def test_the_precision_of_a_job_is_that_of_the_actors_machines_and_is_kept(
+    cluster, frame, expected, checkpoint_folder, tmp_path
+):
+    frame.iloc[:24].to_parquet(tmp_path / "pairs.parquet")
+    options = {"model": checkpoint_folder, "keep": ["bm25"], "verbose": False, "device": "cpu"}
+    reranker = BertCatReRanker(checkpoint_folder, device="cpu", dtype="bfloat16")
+    assert ScoringOptions.of(reranker).precision == "bfloat16"  # here, where the call is made
+    assert rerank(tmp_path / "pairs.parquet", tmp_path / "scores", **options, dtype="bfloat16").scored_rows == 24
+    assert_every_row_once(tmp_path / "scores", frame.iloc[:24], expected[:24])
+    settings = json.loads((tmp_path / "scores" / "_job.json").read_text())["settings"]
+    assert settings["dtype"] == "float32"
+    assert not settings.keys() & {"device", "devices", "batch_size", "batch_tokens"}
+    assert rerank(tmp_path / "pairs.parquet", tmp_path / "scores", **options, dtype="auto").scored_rows == 0
+
+
+def test_a_job_begun_in_another_precision_is_refused_and_the_error_says_what_to_do(finished, pairs, tmp_path):
+    output = shutil.copytree(finished[0], tmp_path / "scores")
+    job = output / "_job.json"
+    job.write_text(job.read_text().replace('"dtype": "float32"', '"dtype": "float16"'))
+    next(output.glob("part-*")).unlink()
+    with pytest.raises(InputError, match=r"\(dtype was float16, is float32\): give dtype='float16'"):
+        rerank(pairs, output, **finished[1])
+
+
+@pytest.mark.precision
+@pytest.mark.parametrize("module", [job_module, transformer_module])
+def test_an_actor_that_would_stay_in_float32_refuses_to_mix_precisions(
+    cluster, frame, checkpoint_folder, tmp_path, monkeypatch, module
+):
+    """As after another machine of the cluster, with half precision, was asked for the precision."""
+    there = {**ScoringOptions().facts(), "dtype": "bfloat16"}
+    monkeypatch.setattr(module, "facts_there", lambda *_, **__: there)
+    source, few = tmp_path / "pairs.parquet", frame.iloc[:24]
+    few.to_parquet(source)
+    on_ray = RayReRanker(BertCatReRanker(checkpoint_folder, device="cpu"), concurrency=1)
+    options = {"model": checkpoint_folder, "device": "cpu", "verbose": False}
+    score = {
+        job_module: lambda: rerank(source, tmp_path / "scores", **options),
+        transformer_module: lambda: on_ray(few),
+    }[module]
+    with pytest.raises(InputError, match=r"score in bfloat16, .* would stay in float32: give dtype='float32'"):
+        score()
+    assert not parts(tmp_path / "scores")
 
 
 def test_a_killed_driver_leaves_only_whole_parts_and_the_next_call_does_the_rest(
@@ -224,6 +284,9 @@ def test_a_frame_comes_back_as_the_re_ranker_gives_it(cluster, frame, tiny_check
 def test_actors_that_find_no_room_are_an_error_and_not_a_wait_for_ever(cluster, frame, tiny_checkpoint, monkeypatch):
     monkeypatch.setattr(transformer_module, "_START_TIMEOUT_S", 0.1)
     reranker = BertCatReRanker(tiny_checkpoint, device="cpu")
+    with pytest.raises(InputError, match="0 of 1 actors started within"):
+        RayReRanker(reranker, concurrency=3, num_cpus=4)(frame)
+    monkeypatch.setattr(transformer_module, "facts_there", lambda *_, **__: {"dtype": "float32"})
     with pytest.raises(InputError, match="0 of 3 actors started within"):
         RayReRanker(reranker, concurrency=3, num_cpus=4)(frame)
     with pytest.raises(InputError, match="lower them"):
@@ -235,8 +298,10 @@ def test_options_that_cannot_work_are_refused_before_anything_starts(tmp_path):
         RayReRanker(BertCatReRanker("mini"), concurrency=0)
     with pytest.raises(InputError, match="num_gpus is a number"):
         rerank(tmp_path, tmp_path / "out", model="mini", num_gpus=-1)
-    with pytest.raises(InputError, match="leave depth"):
-        rerank(tmp_path, tmp_path / "out", model="mini", depth=3)
+    with pytest.raises(InputError, match="leave depth and store out"):
+        rerank(tmp_path, tmp_path / "out", model="mini", depth=3, store="scores")
+    with pytest.raises(InputError, match="shard_rows is a whole number"):
+        rerank(tmp_path, tmp_path / "out", model="mini", shard_rows=0)
     with pytest.raises(InputError, match="keep can't have"):
         rerank(tmp_path, tmp_path / "out", model="mini", keep=["score"])
 

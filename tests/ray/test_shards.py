@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.ray import read_ranked
 from pyterrier_bertcat.ray.shards import (
+    ParquetFolder,
     Plan,
     Shard,
-    Store,
     begin_or_resume,
     check_columns,
     part_name,
@@ -41,11 +41,13 @@ def rows(count: int) -> pd.DataFrame:
 def plan_of(folder: Path, frame: pd.DataFrame, *, row_group_size: int = 100, shard_rows: int = 4) -> Plan:
     folder.mkdir(exist_ok=True)
     frame.to_parquet(folder / "pairs.parquet", row_group_size=row_group_size)
-    return plan_shards(Store(folder), shard_rows=shard_rows)
+    return plan_shards(ParquetFolder(folder), shard_rows=shard_rows)
 
 
-def write_part(output: Store, plan: Plan, shard: Shard) -> None:
-    write_scores(output, shard, read_shard(plan.store, shard, KEY), np.full(shard.rows, shard.number, dtype=np.float32))
+def write_part(output: ParquetFolder, plan: Plan, shard: Shard) -> None:
+    write_scores(
+        output, shard, read_shard(plan.source, shard, KEY), np.full(shard.rows, shard.number, dtype=np.float32)
+    )
 
 
 @hypothesis.given(
@@ -60,8 +62,8 @@ def test_the_shards_are_the_input_cut_in_order(tmp_path_factory, counts, row_gro
     for file, count in enumerate(counts):
         frame.iloc[start : start + count].to_parquet(folder / f"{file}.parquet", row_group_size=row_group_size)
         start += count
-    plan = plan_shards(Store(folder), shard_rows=shard_rows)
-    tables = [read_shard(plan.store, shard, ["docno", "qid"]) for shard in plan.shards]
+    plan = plan_shards(ParquetFolder(folder), shard_rows=shard_rows)
+    tables = [read_shard(plan.source, shard, ["docno", "qid"]) for shard in plan.shards]
     assert [table.num_rows for table in tables] == [shard.rows for shard in plan.shards]
     assert max(table.num_rows for table in tables) <= shard_rows
     assert plan.rows == len(frame)
@@ -72,34 +74,37 @@ def test_a_file_alone_and_a_folder_with_folders_and_hidden_files_are_read(tmp_pa
     for name in ("one.parquet", "year=1/two.parquet", "_job/no.parquet", ".no.parquet", "no.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         rows(2).to_parquet(tmp_path / name)
-    assert Store(tmp_path).parquet_files() == [str(tmp_path / "one.parquet"), str(tmp_path / "year=1/two.parquet")]
-    assert plan_shards(Store(tmp_path / "one.parquet"), shard_rows=9).rows == 2
+    assert ParquetFolder(tmp_path).parquet_files() == [
+        str(tmp_path / "one.parquet"),
+        str(tmp_path / "year=1/two.parquet"),
+    ]
+    assert plan_shards(ParquetFolder(tmp_path / "one.parquet"), shard_rows=9).rows == 2
 
 
 def test_only_what_is_missing_or_damaged_is_left_to_do(tmp_path):
     plan = plan_of(tmp_path / "pairs", rows(20))
-    output = Store(tmp_path / "scores")
-    assert begin_or_resume(output, plan, {"dtype": "'auto'"}) == plan.shards
+    output = ParquetFolder(tmp_path / "scores")
+    assert begin_or_resume(output, plan, {"dtype": "float32"}) == plan.shards
     for shard in plan.shards[1:]:
         write_part(output, plan, shard)
     damaged = Path(output.inside(part_name(3)))
     damaged.write_bytes(damaged.read_bytes()[:-9])
     Path(output.inside(".part-of-a-killed-job")).write_bytes(b"PAR1")
-    assert begin_or_resume(output, plan, {"dtype": "'auto'"}) == [plan.shards[0], plan.shards[3]]
+    assert begin_or_resume(output, plan, {"dtype": "float32"}) == [plan.shards[0], plan.shards[3]]
     assert not [name for name in output.names() if name.startswith(".")]
 
 
 def test_another_job_in_the_same_folder_is_refused(tmp_path):
     plan = plan_of(tmp_path / "pairs", rows(20))
-    output = Store(tmp_path / "scores")
-    begin_or_resume(output, plan, {"checkpoint": "aa", "dtype": "'auto'"})
-    with pytest.raises(InputError, match=r"another job \(checkpoint was aa, is bb\)"):
-        begin_or_resume(output, plan, {"checkpoint": "bb", "dtype": "'auto'"})
+    output = ParquetFolder(tmp_path / "scores")
+    begin_or_resume(output, plan, {"checkpoint": "aa", "dtype": "float32"})
+    with pytest.raises(InputError, match=r"another job or an earlier release \(checkpoint was aa, is bb\)"):
+        begin_or_resume(output, plan, {"checkpoint": "bb", "dtype": "float32"})
     changed = plan_of(tmp_path / "pairs", rows(20).assign(text="b text"))
-    with pytest.raises(InputError, match=r"another job \(input was"):
-        begin_or_resume(output, changed, {"checkpoint": "aa", "dtype": "'auto'"})
+    with pytest.raises(InputError, match=r"another job or an earlier release \(input was"):
+        begin_or_resume(output, changed, {"checkpoint": "aa", "dtype": "float32"})
     with pytest.raises(InputError, match="a folder of its own"):
-        begin_or_resume(Store(tmp_path / "pairs"), plan, {})
+        begin_or_resume(ParquetFolder(tmp_path / "pairs"), plan, {})
 
 
 def test_columns_and_missing_values_are_found_by_the_footers(tmp_path):
@@ -119,12 +124,12 @@ def test_columns_and_missing_values_are_found_by_the_footers(tmp_path):
 def test_texts_that_repeat_may_be_dictionaries(tmp_path):
     table = pa.table({"text": pa.array(["a", "a"]).dictionary_encode(), "qid": pa.array(["1", "2"], pa.large_string())})
     pq.write_table(table, tmp_path / "pairs.parquet")
-    check_columns(plan_shards(Store(tmp_path), shard_rows=2), needed=["text"], strings=["text", "qid"])
+    check_columns(plan_shards(ParquetFolder(tmp_path), shard_rows=2), needed=["text"], strings=["text", "qid"])
 
 
 def test_a_finished_job_is_read_as_a_run_and_an_unfinished_one_refused(tmp_path):
     plan = plan_of(tmp_path / "pairs", rows(10))
-    output = Store(tmp_path / "scores")
+    output = ParquetFolder(tmp_path / "scores")
     with pytest.raises(InputError, match="expected the output folder of a job"):
         read_ranked(tmp_path / "scores")
     begin_or_resume(output, plan, {})

@@ -10,11 +10,10 @@ import time
 from collections import Counter
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import pyterrier_bertcat.store.read_through
-from pyterrier_bertcat.errors import InputError, ScoreError, StoreError
+from pyterrier_bertcat.errors import ScoreError, StoreError
 from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 from pyterrier_bertcat.scoring.row_scores import ScoredPairs
 from pyterrier_bertcat.store.pair_hashes import HashedPairs
@@ -136,18 +135,6 @@ def test_nothing_to_score_needs_neither_store_nor_scorer(store):
     assert scores.dtype == np.float32
 
 
-def test_bad_input_is_refused_as_a_scorer_does(store):
-    with pytest.raises(InputError, match=r"texts\[0\] is None"):
-        ReadThroughScorer(store, SETTINGS, never).score(["q"], [None])
-
-
-def test_a_series_is_read_by_position(store):
-    index = list(range(40, 0, -1))
-    queries, texts = pd.Series(QUERIES, index=index), pd.Series(TEXTS, index=index)
-    scores = ReadThroughScorer(store, SETTINGS, CountingScorer).score(queries, texts)
-    assert scores.tolist() == ReadThroughScorer(store, SETTINGS, never).score(QUERIES, TEXTS).tolist()
-
-
 def test_a_cached_frame_comes_back_without_torch(store):
     pairs = HashedPairs.of(QUERIES, TEXTS)
     store.add(SETTINGS, pairs, np.arange(40, dtype=np.float32) % DISTINCT)
@@ -165,18 +152,19 @@ print(*scores.astype(int), *({{"torch", "transformers", "tokenizers", "huggingfa
 
 
 def test_every_pair_is_reported_once_as_soon_as_it_is_scored(tiny_checkpoint):
-    """By `PairScorer` itself: at its first place in the input."""
+    """By `PairScorer` itself: at its first place in the input, with whether it was cut."""
     scorer = PairScorer(tiny_checkpoint, device="cpu", batch_tokens=64, verbose=False)
     queries, texts = QUERIES + QUERIES, TEXTS + TEXTS
     reported: dict[int, float] = {}
     batches = []
 
-    def finished(rows, scores):
+    def finished(rows, scores, cut):
+        assert cut.shape == (2, len(rows))
         assert not reported.keys() & set(rows.tolist())
         reported.update(zip(rows.tolist(), scores.tolist(), strict=True))
         batches.append(len(rows))
 
-    scores = scorer.score(queries, texts, finished=finished)
+    scores = scorer.score_in_detail(queries, texts, finished=finished).scores
     assert len(batches) > 3
     first = {pair: row for row, pair in reversed(list(enumerate(zip(queries, texts, strict=True))))}
     assert reported == {row: scores[row] for row in first.values()}

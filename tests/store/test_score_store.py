@@ -6,7 +6,6 @@ import functools
 import http.server
 import logging
 import pickle
-import sqlite3
 import threading
 from importlib.metadata import entry_points
 
@@ -36,6 +35,12 @@ def some_pairs(count: int, *, queries: int = 3, name: str = "text") -> tuple[Has
     texts = [f"{name} {number}" for number in range(count)]
     scores = np.arange(count, dtype=np.float32) / 7 - 1
     return HashedPairs.of([f"query {number % queries}" for number in range(count)], texts), scores
+
+
+def some_cut(count: int) -> np.ndarray:
+    """Whether queries and texts were cut, in all four combinations."""
+    numbers = np.arange(count)
+    return np.stack([numbers % 2, numbers // 2 % 2]).astype(bool)
 
 
 def bits(scores: np.ndarray) -> list[int]:
@@ -149,6 +154,8 @@ def test_a_wrong_number_of_scores_and_settings_that_are_no_json_are_refused(stor
     pairs, scores = some_pairs(4)
     with pytest.raises(InputError, match="4 pairs"):
         store.add(SETTINGS, pairs, scores[:3])
+    with pytest.raises(InputError, match=r"cut \(2, 4\) .* got the shapes \(4,\) and \(4,\)"):
+        store.add(SETTINGS, pairs, scores, cut=np.zeros(4, dtype=bool))
     for settings in ({"model": object()}, {"limit": float("nan")}, 3):
         with pytest.raises(InputError, match="JSON"):
             store.scores_of(settings, pairs)
@@ -167,16 +174,6 @@ def test_a_path_that_cannot_be_a_folder_is_a_clear_error(tmp_path):
         ScoreStore(tmp_path / "file").add(SETTINGS, *some_pairs(3))
 
 
-def test_a_database_of_a_later_release_is_a_clear_error(store):
-    store.add(SETTINGS, *some_pairs(3))
-    store.close()
-    connection = sqlite3.connect(store.path / "scores.sqlite3")
-    connection.execute("PRAGMA user_version = 99")
-    connection.close()
-    with pytest.raises(StoreError, match="format 99"):
-        store.scores_of(SETTINGS, some_pairs(3)[0])
-
-
 def test_merging_adds_what_is_not_there(store, tmp_path):
     other = ScoreStore(tmp_path / "other")
     pairs, scores = some_pairs(100)
@@ -191,6 +188,18 @@ def test_merging_adds_what_is_not_there(store, tmp_path):
     assert len(other) == 65
 
 
+def test_what_was_cut_is_kept_stored_anew_and_merged(store, tmp_path):
+    pairs, scores = some_pairs(100)
+    cut = some_cut(100)
+    store.add(SETTINGS, pairs, scores, cut=~cut)
+    store.add(SETTINGS, pairs, scores, cut=cut)
+    other = ScoreStore(tmp_path / "other")
+    other.add(SETTINGS, pairs[np.arange(50)], scores[:50], cut=~cut[:, :50])
+    assert other.merge(store) == 50
+    assert store.look_up(SETTINGS, pairs)[1].tolist() == cut.tolist()
+    assert other.look_up(SETTINGS, pairs)[1].tolist() == np.hstack([~cut[:, :50], cut[:, 50:]]).tolist()
+
+
 def test_merging_what_is_no_store_is_refused(store, tmp_path):
     with pytest.raises(StoreError, match="no score store"):
         store.merge(tmp_path)
@@ -200,18 +209,21 @@ def test_export_writes_every_score_to_parquet(store, tmp_path):
     pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
     assert store.export(tmp_path / "empty.parquet") == 0
     assert pq.read_table(tmp_path / "empty.parquet").num_rows == 0
-    pairs, scores = some_pairs(10)
-    store.add(SETTINGS, pairs, scores)
-    store.add({"checkpoint": "another"}, pairs, -scores)
-    assert store.export(tmp_path / "scores.parquet") == 20
-    rows = pq.read_table(tmp_path / "scores.parquet").to_pylist()
-    found = {(row["settings"], row["query"], row["text"]): row["score"] for row in rows}
-    for settings, sign in (
-        ('{"checkpoint": "0123", "dtype": "float32", "max_length": 512}', 1),
-        ('{"checkpoint": "another"}', -1),
+    pairs, scores = some_pairs(2000, queries=400)
+    cut = some_cut(2000)
+    store.add(SETTINGS, pairs, scores, cut=cut)
+    store.add({"checkpoint": "another"}, pairs, -scores, cut=~cut)
+    assert store.export(tmp_path / "scores.parquet") == 4000
+    table = pq.read_table(tmp_path / "scores.parquet")
+    assert table.column_names == ["settings", "query", "text", "score", "query_cut", "text_cut"]
+    found = {tuple(row.values())[:3]: tuple(row.values())[3:] for row in table.to_pylist()}
+    assert len(found) == 4000
+    for settings, sign, its_cut in (
+        ('{"checkpoint": "0123", "dtype": "float32", "max_length": 512}', 1, cut),
+        ('{"checkpoint": "another"}', -1, ~cut),
     ):
-        for query, text, score in zip(pairs.query, pairs.texts, scores, strict=True):
-            assert found[settings, pairs.queries[query], text.tobytes()] == sign * score
+        for query, text, score, of_pair in zip(pairs.query, pairs.texts, scores, its_cut.T.tolist(), strict=True):
+            assert found[settings, pairs.queries[query], text.tobytes()] == (sign * score, *of_pair)
 
 
 def test_export_without_pyarrow_names_the_extra(store, tmp_path, monkeypatch):

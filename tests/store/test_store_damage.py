@@ -1,4 +1,4 @@
-"""Damaged files of a score store: an error, or fewer scores, but never a wrong one."""
+"""Damaged files of a score store, and those of other releases: an error, or fewer scores, but never a wrong one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,13 @@ def whole_file(tmp_path_factory) -> bytes:
     """A file with two batches, the second under other settings."""
     store = ScoreStore(tmp_path_factory.mktemp("store"))
     store.add({}, *batch(0))
-    store.add({"other": 1}, *opposite(0))
+    store.add({"other": 1}, *opposite(0), cut=CUT)
     store.remember("name", "value")
     store.close()
     return (store.path / "scores.sqlite3").read_bytes()
+
+
+CUT = np.stack([np.arange(SIZE) % 2, np.arange(SIZE) // 2 % 2]).astype(bool)
 
 
 def opposite(n: int) -> tuple[HashedPairs, np.ndarray]:
@@ -43,10 +47,16 @@ def checked(folder: Path, content: bytes, *, write: bool = False) -> int:
     try:
         if write:
             store.add({}, *batch(1))
-        for settings, (pairs, scores) in (({}, batch(0)), ({"other": 1}, opposite(0)), ({}, batch(1))):
-            found = store.scores_of(settings, pairs)
+        no = np.zeros_like(CUT)
+        for settings, (pairs, scores), cut in (
+            ({}, batch(0), no),
+            ({"other": 1}, opposite(0), CUT),
+            ({}, batch(1), no),
+        ):
+            found, found_cut = store.look_up(settings, pairs)
             there = ~np.isnan(found)
             assert (found[there] == scores[there]).all(), "a wrong score"
+            assert (found_cut == (cut & there)).all(), "wrong about what was cut"
             count += int(there.sum())
         assert np.isnan(store.scores_of({"other": 2}, batch(0)[0])).all()
     except StoreError:
@@ -63,6 +73,10 @@ def test_the_check_of_damaged_files_sees_whole_and_wrong_ones(tmp_path, whole_fi
     store.add({}, *opposite(0))
     store.close()
     with pytest.raises(AssertionError, match="a wrong score"):
+        checked(tmp_path, (tmp_path / "scores.sqlite3").read_bytes())
+    store.add({}, *batch(0), cut=CUT)
+    store.close()
+    with pytest.raises(AssertionError, match="wrong about"):
         checked(tmp_path, (tmp_path / "scores.sqlite3").read_bytes())
 
 
@@ -102,11 +116,12 @@ def test_what_is_no_database_is_a_clear_error(tmp_path):
         ScoreStore(tmp_path).scores_of({}, batch(0)[0])
 
 
-def test_damaged_scores_are_named_in_the_log_and_scored_anew(tmp_path, whole_file, caplog):
+@pytest.mark.parametrize("damage", [(18, 1), (20, 1), (20, 2)], ids=["score", "query's bit", "text's bit"])
+def test_damaged_scores_are_named_in_the_log_and_scored_anew(tmp_path, whole_file, caplog, damage):
     pairs, _ = batch(0)
-    place = whole_file.index(pairs.texts[5].tobytes())
+    byte, bit = damage
     damaged = bytearray(whole_file)
-    damaged[place + 18] ^= 1  # in the score
+    damaged[whole_file.index(pairs.texts[5].tobytes()) + byte] ^= bit
     (tmp_path / "scores.sqlite3").write_bytes(damaged)
     store = ScoreStore(tmp_path)
     store.scores_of({}, pairs)
@@ -117,19 +132,59 @@ def test_damaged_scores_are_named_in_the_log_and_scored_anew(tmp_path, whole_fil
         assert (store.scores_of(settings, pairs) == batch_of(0)[1]).all()
 
 
-def test_a_store_of_another_format_is_left_alone_and_the_error_says_why(tmp_path):
-    store = ScoreStore(tmp_path)
-    store.add({}, *batch(0))
-    store.close()
-    path = tmp_path / "scores.sqlite3"
-    with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 99")
-    connection.close()
+def read_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.chmod(0o555)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere, and is told so
+
+
+@pytest.mark.parametrize("journal", ["WAL", "DELETE"])
+def test_a_store_that_may_only_be_read_is_read(tmp_path, whole_file, monkeypatch, journal):
+    path = tmp_path / "store" / "scores.sqlite3"
+    path.parent.mkdir()
+    path.write_bytes(whole_file)
+    of_format(2, path, journal)
     before = path.read_bytes()
-    for use in (lambda: store.scores_of({}, batch(0)[0]), lambda: store.add({}, *batch(1)), lambda: len(store)):
-        with pytest.raises(StoreError, match=r"it has format 99, .* another release of pyterrier-bertcat made it"):
+    read_only(path.parent, monkeypatch)
+    store = ScoreStore(path.parent)
+    assert (store.scores_of({}, batch(0)[0]) == batch(0)[1]).all()
+    with pytest.raises(StoreError, match=r"readonly.*check that its folder exists and that you may write"):
+        store._database.write("{}", *batch(1), CUT)
+    store.close()
+    assert path.read_bytes() == before
+    path.parent.chmod(0o755)
+
+
+def of_format(version: int, path: Path, journal: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {version}")
+        connection.execute(f"PRAGMA journal_mode = {journal}")
+
+
+@pytest.mark.parametrize("version", [1, 99])
+@pytest.mark.parametrize("journal", ["WAL", "DELETE"])
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_store_of_another_format_is_left_alone_and_the_error_says_why(
+    tmp_path, whole_file, monkeypatch, version, journal, writable
+):
+    path = tmp_path / "store" / "scores.sqlite3"
+    path.parent.mkdir()
+    path.write_bytes(whole_file)
+    of_format(version, path, journal)
+    before = path.read_bytes()
+    if not writable:
+        read_only(path.parent, monkeypatch)
+    store = ScoreStore(path.parent)
+    for use in (
+        lambda: store.scores_of({}, batch(0)[0]),
+        lambda: store._database.write("{}", *batch(1), CUT),
+        lambda: len(store),
+        lambda: ScoreStore(tmp_path / "new").merge(store),
+    ):
+        with pytest.raises(StoreError, match=rf"format {version}, .* another release of pyterrier-bertcat made it"):
             use()
     assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    path.parent.chmod(0o755)
 
 
 def test_a_store_that_is_deleted_while_it_is_open_begins_anew(tmp_path):

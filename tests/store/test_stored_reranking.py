@@ -159,6 +159,12 @@ print(made(frame)["score"][0], "torch" in sys.modules)
     assert (loaded, loaded_again) == ("True", "False")
 
 
+def test_a_frame_that_cannot_be_scored_is_refused_before_the_store_is_asked(folder, tmp_path):
+    with pytest.raises(InputError, match="1 missing"):
+        made(folder, tmp_path / "store")(frame().assign(text=[*TEXTS[:5], None]))
+    assert not (tmp_path / "store").exists()
+
+
 def test_the_store_is_no_part_of_what_a_reranker_is(folder, tmp_path):
     one, two = made(folder, tmp_path / "store"), made(folder, None)
     assert one == two
