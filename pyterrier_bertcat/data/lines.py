@@ -1,12 +1,13 @@
-"""Lines of a file, plain or gzip, with their numbers: what the readers of runs, topics, texts and qrels begin with."""
+"""Lines of a file, plain or gzip, with their numbers: where every reader of runs, topics, texts and qrels starts."""
 
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import zlib
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
 from pyterrier_bertcat.errors import InputError
 
@@ -15,17 +16,14 @@ _EXCERPT_CHARACTERS = 80
 
 
 def numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes]]:
-    """Reads a file as a stream; gzip is known by its first bytes, so that any name and a pipe will do.
-
-    Args:
-        path: The file.
+    """Reads a file as a stream. Gzip is recognised by its first bytes, so any name, and a pipe, will do.
 
     Yields:
-        The number, from 1 on, and the bytes of each line that is not blank. Only line feeds end a line: what else
-        Unicode takes for an end may stand in an identifier.
+        The number, from 1, and the bytes of each line that is not blank. Only line feeds end a line: the other line
+        ends of Unicode may be part of an identifier.
 
     Raises:
-        InputError: The file is missing, can't be read or is a damaged gzip; the message names the line before.
+        InputError: The file is missing, unreadable or a damaged gzip; the message names the last good line.
     """
     number = 0
     try:
@@ -47,7 +45,7 @@ def decoded(content: bytes, path: str | os.PathLike[str], number: int) -> str:
     """The text of a line.
 
     Raises:
-        InputError: It is not UTF-8.
+        InputError: The line is not UTF-8.
     """
     try:
         return content.decode()
@@ -55,8 +53,50 @@ def decoded(content: bytes, path: str | os.PathLike[str], number: int) -> str:
         raise wrong_line(path, number, "UTF-8", content) from error
 
 
+def two_columns(content: bytes, path: str | os.PathLike[str], number: int, *, expected: str) -> list[str]:
+    """The two columns of a line, separated by a tab.
+
+    Raises:
+        InputError: The line is not UTF-8 or has another number of columns.
+    """
+    columns = decoded(content, path, number).rstrip("\r\n").split("\t")
+    if len(columns) != 2:
+        raise wrong_line(path, number, expected, content)
+    return columns
+
+
+def records(
+    path: str | os.PathLike[str], *, first: str, second: str
+) -> Iterator[tuple[int, bytes, dict[str, Any] | list[str]]]:
+    """Reads JSON objects, one per line, or lines of two columns with a tab between them, as the first line has it.
+
+    Yields:
+        The number and bytes of each line, with its object, not empty, or its two columns.
+
+    Raises:
+        InputError: The file can't be read, or a line has another form; the message names the ``first`` and ``second``
+            column.
+    """
+    is_json = None
+    for number, content in numbered_lines(path):
+        if is_json is None:
+            is_json = content.lstrip().startswith(b"{")
+        if not is_json:
+            expected = f"a {first}, a tab and a {second}, or JSON objects"
+            yield number, content, two_columns(content, path, number, expected=expected)
+            continue
+        text = decoded(content, path, number)
+        try:
+            record = json.loads(text)
+        except (ValueError, RecursionError) as error:  # RecursionError: a thousand brackets
+            raise wrong_line(path, number, f"a JSON object ({error})", content) from error
+        if not isinstance(record, dict) or not record:
+            raise wrong_line(path, number, f"a JSON object with a {first} and a {second}", content)
+        yield number, content, record
+
+
 def wrong_line(path: str | os.PathLike[str], number: int, expected: str, content: bytes) -> InputError:
-    """What to raise for a line of another form than ``expected``."""
+    """The error for a line that is not in the ``expected`` form."""
     excerpt = content.decode(errors="replace").strip()
     shown = repr(excerpt[:_EXCERPT_CHARACTERS]) + ("…" if len(excerpt) > _EXCERPT_CHARACTERS else "")
     return InputError(f"{path}, line {number}: expected {expected}, got {shown}")

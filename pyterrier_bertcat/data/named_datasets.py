@@ -1,4 +1,4 @@
-"""PyTerrier data sets by name, ``irds:vaswani`` or ``bertcat:pydoc``, wherever a file's name could stand as well."""
+"""PyTerrier data sets by name, such as ``irds:vaswani`` or ``bertcat:pydoc``, wherever a file could be named too."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pyterrier as pt
 
 from pyterrier_bertcat.errors import InputError
 
-_NAME = re.compile(r"[A-Za-z][\w-]+:[^\\]")  # two letters at least: C:\topics.tsv is a path
+_NAME = re.compile(r"[A-Za-z][\w-]+:[^\\]")  # at least two letters before the colon: C:\topics.tsv is a path
 
 
 def dataset_named(source: str | os.PathLike[str]) -> Any | None:
-    """The PyTerrier data set that is called so; None where ``source`` is a path.
+    """The PyTerrier data set with this name; None if ``source`` is a path.
 
     Raises:
-        InputError: It has the form of a data set's name, and there is none.
+        InputError: ``source`` looks like a data set's name, but no data set has it.
     """
     if not isinstance(source, str) or not _NAME.match(source) or os.path.exists(source):
         return None
@@ -25,11 +25,10 @@ def dataset_named(source: str | os.PathLike[str]) -> Any | None:
         return pt.get_dataset(source)
     except KeyError as error:
         raise InputError(
-            f"there is no data set {source!r}, nor a file of that name: expected a file, or a name such as "
-            "'irds:vaswani'"
+            f"there is no data set {source!r}, nor a file of that name: give a file, or a name such as 'irds:vaswani'"
         ) from error
 
 
 def ir_dataset(dataset: Any) -> Any | None:
-    """The ``ir_datasets`` object behind a PyTerrier data set; None where there is another thing behind it."""
+    """The ``ir_datasets`` object behind a PyTerrier data set; None if it is made of something else."""
     return dataset.irds_ref() if hasattr(dataset, "irds_ref") else None
