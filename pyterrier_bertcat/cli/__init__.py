@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     about = "BERT_Cat, the cross-encoder re-ranker, for PyTerrier."
     parser = argparse.ArgumentParser(prog="pyterrier-bertcat", description=about)
-    parser.add_argument("--version", action=PrintReport, help="print versions and hardware, for a bug report, and exit")
+    version_help = "print versions and hardware, for a bug report, and exit"
+    parser.add_argument("--version", action=PrintReport, nargs=0, default=argparse.SUPPRESS, help=version_help)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (rerank, train, verify, demo):
         command.add_parser(commands)

@@ -50,16 +50,10 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         type=lambda value: value.split(","),
         help="the fields of a document to join into its text (default: text, or the like)",
     )
-    files.add_argument(
-        "--duplicates",
-        choices=("fail", "first"),
-        help="if a (qid, docno) occurs again: fail, or keep the first (default: fail)",
-    )
-    files.add_argument(
-        "--unknown",
-        choices=("fail", "skip"),
-        help="if the topics or texts lack a query or document of the run: fail, or skip its rows (default: fail)",
-    )
+    duplicates_help = "if a (qid, docno) occurs again: fail, or keep the first (default: fail)"
+    files.add_argument("--duplicates", choices=("fail", "first"), help=duplicates_help)
+    unknown_help = "if the topics or texts lack a query or document of the run: fail, or skip its rows (default: fail)"
+    files.add_argument("--unknown", choices=("fail", "skip"), help=unknown_help)
 
 
 def add_job_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
-import textwrap
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -140,4 +140,4 @@ def _cut(text: str, length: int) -> str:
 
 def _short_name(model: str) -> str:
     """The last part of a hub id or path."""
-    return textwrap.shorten(model.replace("\\", "/").rstrip("/").rpartition("/")[2], 60, placeholder="...")
+    return _cut(re.split(r"[/\\]", model.rstrip("/\\"))[-1], 60)

@@ -8,7 +8,7 @@ import shutil
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyterrier_bertcat.cli.arguments import (
     Commands,
@@ -46,7 +46,7 @@ def add_parser(commands: Commands) -> None:
     add_run_arguments(parser)
     parser.add_argument("--output", required=True, metavar="FILE", help="the run to write; gzipped if it ends in .gz")
     parser.add_argument(
-        "--depth", type=at_least_one, metavar="K", help="re-rank the first K of each query and keep the rest below"
+        "--depth", type=at_least_one, metavar="K", help="re-rank each query's first K, keep the rest below"
     )
     parser.add_argument("--tag", help="the last column of the output (default: bertcat)")
     stores = parser.add_mutually_exclusive_group()
@@ -87,18 +87,20 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Re-ranks, or says what there would be to do."""
+    """Re-ranks, or says what there is to do."""
     from pyterrier_bertcat.data.candidates import read_candidates
     from pyterrier_bertcat.data.runs import RunWriter
     from pyterrier_bertcat.pairs.passages import Passages
     from pyterrier_bertcat.scoring.statistics import truncation_message
 
     output = RunWriter(arguments.output, **given(arguments, "tag"))
-    _refuse_to_overwrite(given(arguments, "run", "topics", "texts", "calibration").values(), arguments.output)
+    for path in given(arguments, "run", "topics", "texts", "calibration").values():
+        if os.path.exists(output.path) and os.path.exists(path) and os.path.samefile(output.path, path):
+            raise InputError(f"{path} is an input file and can't be the output too: choose another output")
     temporary = None if arguments.store or arguments.no_store else _temporary_store(arguments.output)
     if arguments.aggregate and not arguments.passages:
         raise InputError("--aggregate combines the scores of passages: say how long passages are with --passages")
-    passages = Passages(**arguments.passages, **arguments.aggregate or {}) if arguments.passages else None
+    passages = Passages(**arguments.passages, **(arguments.aggregate or {})) if arguments.passages else None
     reranker = make_reranker(
         arguments,
         *("depth", "devices", "max_length", "truncation"),
@@ -113,7 +115,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         print(_described(candidates, reranker.load()))
         return
-    total = _rerank_run(candidates, reranker, output, verbose=verbose)
+    total = _rerank(candidates, reranker, output, verbose=verbose)
     if message := truncation_message(total, passages=passages, texts_advice="--passages scores documents whole"):
         print(f"pyterrier-bertcat: warning: {message}", file=sys.stderr)
     if temporary is not None and temporary.exists():  # it does not if no pair was scored
@@ -123,9 +125,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"{output.path}: {len(candidates.rows):,} rows, {queries:,} queries, re-ranked by {reranker.model}")
 
 
-def _rerank_run(
-    candidates: RunCandidates, reranker: BertCatReRanker, run: RunWriter, *, verbose: bool
-) -> RunStatistics:
+def _rerank(candidates: RunCandidates, reranker: BertCatReRanker, run: RunWriter, *, verbose: bool) -> RunStatistics:
     """Re-ranks and writes frame by frame, and counts what was cut in all of them, instead of warning for each."""
     import pyterrier as pt
 
@@ -167,20 +167,11 @@ def _described(candidates: RunCandidates, reranker: BertCatReRanker) -> str:
         windows = options.passages.windows(queries, texts, options.truncation, special=special)
         queries, texts = windows.queries, windows.texts
     tokens = float(f"{(queries + texts + special).sum():.2g}")
-    return "\n".join(
-        [
-            f"run       {len(rows):,} rows, {rows['qid'].nunique():,} queries, {rows['docno'].nunique():,} documents",
-            f"to score  {len(scored):,} pairs, {len(pairs):,} distinct, about {tokens:,.0f} tokens",
-            f"skipped   {candidates.skipped or 'nothing'}",
-        ]
+    return (
+        f"run       {len(rows):,} rows, {rows['qid'].nunique():,} queries, {rows['docno'].nunique():,} documents\n"
+        f"to score  {len(scored):,} pairs, {len(pairs):,} distinct, about {tokens:,.0f} tokens\n"
+        f"skipped   {candidates.skipped or 'nothing'}"
     )
-
-
-def _refuse_to_overwrite(inputs: Any, output: str) -> None:
-    """Refuses an output that is one of the input files."""
-    for path in inputs:
-        if os.path.exists(output) and os.path.exists(path) and os.path.samefile(output, path):
-            raise InputError(f"{output} is an input file and can't be the output too: choose another name")
 
 
 def _temporary_store(output: str) -> Path:
@@ -194,11 +185,9 @@ def _temporary_store(output: str) -> Path:
 
 def _passage_tokens(value: str) -> dict[str, int]:
     """The length and stride of passages, from ``200`` or ``200,100``."""
-    length, comma, stride = value.partition(",")
-    return {
-        "length": at_least_one(length),
-        "stride": at_least_one(stride) if comma else max(1, at_least_one(length) // 2),
-    }
+    first, comma, second = value.partition(",")
+    length = at_least_one(first)
+    return {"length": length, "stride": at_least_one(second) if comma else max(1, length // 2)}
 
 
 def _aggregate(value: str) -> dict[str, str | int]:

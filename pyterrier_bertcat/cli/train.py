@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pyterrier_bertcat.data.candidates import RunSources
-    from pyterrier_bertcat.training.options import TrainingOptions
 
 # Arguments that are options of `TrainingOptions` with the same name. It owns their defaults and checks their values.
 _OPTIONS: dict[str, tuple[Any, str]] = {
@@ -76,13 +75,23 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Trains, or says what there would be to train on."""
+    """Trains, or says what there is to train on."""
     if arguments.valid_run is None:
         for name in given(arguments, *_VALID_SOURCES, "measure", "patience"):
             arguments.usage_error(f"--{name.replace('_', '-')} goes with --valid-run")
 
+    from pyterrier_bertcat.training.losses import Contrastive, MarginMSE
+    from pyterrier_bertcat.training.options import TrainingOptions
+    from pyterrier_bertcat.training.teachers import TeacherFile
+
+    losses = {None: None, "contrastive": Contrastive(), "margin-mse": MarginMSE()}
+    training = TrainingOptions(
+        loss=losses[arguments.loss],
+        teacher=[TeacherFile(path) for path in arguments.teacher_scores] or None,
+        **given(arguments, "output", *_OPTIONS),
+    )
     verbose = not arguments.quiet
-    reranker = make_reranker(arguments, "max_length", training=_training_options(arguments), verbose=verbose)
+    reranker = make_reranker(arguments, "max_length", training=training, verbose=verbose)
     sources = run_sources(arguments)
     frames = [*_read(sources, arguments.qrels, verbose=verbose)]
     if arguments.valid_run is not None:
@@ -110,17 +119,3 @@ def _read(sources: RunSources, qrels_source: str, *, verbose: bool) -> tuple[pd.
         rows = f"{len(candidates.rows):,} candidates of {len(candidates.queries):,} queries"
         print(f"{sources.run}: {rows}; {qrels_source}: {len(qrels):,} judgments")
     return candidates.frame(), qrels
-
-
-def _training_options(arguments: argparse.Namespace) -> TrainingOptions:
-    from pyterrier_bertcat.training.losses import Contrastive, MarginMSE
-    from pyterrier_bertcat.training.options import TrainingOptions
-    from pyterrier_bertcat.training.teachers import TeacherFile
-
-    losses = {"contrastive": Contrastive, "margin-mse": MarginMSE}
-    return TrainingOptions(
-        **given(arguments, *_OPTIONS),
-        loss=losses[arguments.loss]() if arguments.loss else None,
-        teacher=[TeacherFile(path) for path in arguments.teacher_scores] or None,
-        output=arguments.output,
-    )

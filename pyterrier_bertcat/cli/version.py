@@ -11,7 +11,8 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,6 @@ from typing import Any
 
 _NOT_INSTALLED = "not installed"
 _WITHOUT_TORCH = "unknown without torch"
-_LABEL_WIDTH = 18
 # Each with torch's names for it, on x86 and on ARM, and the check in versions of torch that list no capabilities.
 _INSTRUCTION_SETS = (
     ("AVX2", ("avx2",), "_is_avx2_supported"),
@@ -32,9 +32,6 @@ _INSTRUCTION_SETS = (
 
 class PrintReport(argparse.Action):
     """Prints the report and exits with 0."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
-        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, **options)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         """Called by argparse for the option."""
@@ -59,7 +56,7 @@ def report() -> str:
         "GPUs": _or_reason(_gpus, torch),
         "Java": _or_reason(_java),
     }
-    return "\n".join(f"{label:<{_LABEL_WIDTH}} {value}" for label, value in values.items())
+    return "\n".join(f"{label:<18} {value}" for label, value in values.items())
 
 
 def _or_reason(find: Callable[..., str], *arguments: ModuleType | None) -> str:
@@ -76,10 +73,8 @@ def _one_line(error: Exception) -> str:
 def _version(*names: str) -> str:
     """The version of the first of these distributions that is installed."""
     for name in names:
-        try:
+        with suppress(PackageNotFoundError):
             return version(name)
-        except PackageNotFoundError:
-            continue
     return _NOT_INSTALLED
 
 
@@ -157,5 +152,4 @@ def _java() -> str:
 
 def _output_of(*command: str) -> str:
     """What a command prints, to stdout or stderr."""
-    output = subprocess.check_output(command, stderr=subprocess.STDOUT, timeout=10)
-    return output.decode(errors="replace")
+    return subprocess.check_output(command, stderr=subprocess.STDOUT, timeout=10).decode(errors="replace")

@@ -76,16 +76,12 @@ class Bm25Retriever(pt.Transformer):  # type: ignore[misc]
         return best, scores[best]
 
     def __repr__(self) -> str:
-        options = f"num_results={self.num_results}, k1={self.k1}, b={self.b}"
-        return f"Bm25Retriever(<{len(self._docnos)} documents>, {options})"
+        documents = f"<{len(self._docnos)} documents>"
+        return f"Bm25Retriever({documents}, num_results={self.num_results}, k1={self.k1}, b={self.b})"
 
 
 def import_bm25s() -> bm25s:
-    """The optional package.
-
-    Raises:
-        MissingExtraError: It is not installed.
-    """
+    """The optional package; raises `MissingExtraError` if it is not installed."""
     try:
         import bm25s
     except ModuleNotFoundError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -61,11 +61,7 @@ class RunCandidates:
         return self._with_texts(self.rows)
 
     def frames(self, *, rows_at_least: int) -> Iterator[pd.DataFrame]:
-        """Yields the same rows in several frames, each with whole queries.
-
-        Args:
-            rows_at_least: A frame ends with the query that gives it this many rows.
-        """
+        """Yields the same rows in several frames. Each ends with the query that gives it ``rows_at_least`` rows."""
         qids, _ = pd.factorize(self.rows["qid"])
         ends = np.append(np.flatnonzero(qids[1:] != qids[:-1]) + 1, len(qids))  # after each query's last row
         start = 0
@@ -79,8 +75,7 @@ class RunCandidates:
         # Rows below the depth to score may have no text.
         texts = np.array([self.texts.get(docno, "") for docno in rows["docno"]], dtype=object)
         queries = np.array([self.queries[qid] for qid in rows["qid"]], dtype=object)
-        named: dict[str, Any] = {"query": queries, "text": texts}
-        frame: pd.DataFrame = rows.assign(**named)
+        frame: pd.DataFrame = rows.assign(query=queries, text=texts)
         return frame
 
 

@@ -1,8 +1,7 @@
 """The order of a ranking: the highest score first, and equal scores by docno, descending as text.
 
-This is the order of trec_eval, and so of ``pt.Experiment``: a cutoff (``% k``) keeps the rows that the evaluation
-counts. Runs, result frames, plots, `Bm25Retriever` and the sampling of training candidates all take their order from
-here.
+This is the order of trec_eval, and so of ``pt.Experiment``: a cutoff (``% k``) keeps the rows that are evaluated. Runs,
+result frames, plots, `Bm25Retriever` and the sampling of training candidates all take their order from here.
 """
 
 from __future__ import annotations

@@ -19,14 +19,11 @@ from pyterrier_bertcat.errors import InputError
 
 # Not for users of the library: tests, demos, bundled tools, generated tables, packages that 3.12 and 3.13 dropped, and
 # ntpath, whose docstrings repeat those of posixpath.
-_LEFT_OUT = frozenset(
-    (
-        *("test", "tests", "idlelib", "turtledemo", "__phello__", "antigravity", "this"),
-        *("site-packages", "dist-packages", "ensurepip", "lib-dynload", "pydoc_data", "encodings"),
-        *("distutils", "lib2to3", "msilib"),
-        *("ntpath", "nturl2path"),
-    )
-)
+_LEFT_OUT = {
+    *("test", "tests", "idlelib", "turtledemo", "__phello__", "antigravity", "this"),
+    *("site-packages", "dist-packages", "ensurepip", "lib-dynload", "pydoc_data", "encodings"),
+    *("distutils", "lib2to3", "msilib", "ntpath", "nturl2path"),
+}
 # Python versions of C modules, under the names by which users know them.
 _KNOWN_AS = {
     "_collections_abc": "collections.abc",

@@ -6,8 +6,7 @@ import os
 
 import pandas as pd
 
-from pyterrier_bertcat.data.lines import decoded, numbered_lines, wrong_line
-from pyterrier_bertcat.data.named_datasets import dataset_named
+from pyterrier_bertcat.data.sources import dataset_named, decoded, numbered_lines, wrong_line
 from pyterrier_bertcat.errors import InputError
 
 

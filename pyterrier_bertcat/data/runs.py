@@ -11,14 +11,13 @@ import os
 import secrets
 from array import array
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from pyterrier_bertcat.data.lines import decoded, numbered_lines, wrong_line
 from pyterrier_bertcat.data.order import best_first, ranks
+from pyterrier_bertcat.data.sources import decoded, numbered_lines, wrong_line
 from pyterrier_bertcat.errors import InputError, some_of
 
 _EXPECTED = "six columns, qid Q0 docno rank score tag, with a finite score"
@@ -74,16 +73,10 @@ def read_run(path: str | os.PathLike[str], *, duplicates: Literal["fail", "first
             f"{path}: {_repeated(rows)}. Remove the wrong rows, or keep the first of each with duplicates='first' "
             "(--duplicates first)"
         )
-    query, docno_of_row, score_of_row = query[first], docnos[document[first]], np.asarray(values)[first]
-    order = best_first(query, docno_of_row, score_of_row)
-    run: pd.DataFrame = pd.DataFrame(
-        {
-            "qid": qids[query[order]],
-            "docno": docno_of_row[order],
-            "score": score_of_row[order],
-            "rank": ranks(query[order]),
-        }
-    )
+    query, names, scores = query[first], docnos[document[first]], np.asarray(values)[first]
+    order = best_first(query, names, scores)
+    columns = {"qid": qids[query[order]], "docno": names[order], "score": scores[order], "rank": ranks(query[order])}
+    run: pd.DataFrame = pd.DataFrame(columns)
     return run
 
 
@@ -154,9 +147,7 @@ class RunWriter:
             f"{qid} Q0 {docno} {rank + 1} {score!s} {self.tag}\n".encode() for qid, docno, rank, score in rows
         )
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             with self._file:
                 if kind is not None:

@@ -1,7 +1,4 @@
-"""The texts of the documents you ask for, by docno: from JSON lines, tab-separated lines or a PyTerrier data set.
-
-Also pairs of a query and a text, which calibrate int8.
-"""
+"""Texts, by docno or beside their queries, from JSON lines, tab-separated lines or a PyTerrier data set."""
 
 from __future__ import annotations
 
@@ -12,8 +9,7 @@ from typing import Any
 import pyterrier as pt
 
 from pyterrier_bertcat.data.fields import DOCNO_FIELDS, chosen_field, text_of
-from pyterrier_bertcat.data.lines import records, wrong_line
-from pyterrier_bertcat.data.named_datasets import dataset_named, ir_dataset
+from pyterrier_bertcat.data.sources import dataset_named, ir_dataset, records, wrong_line
 from pyterrier_bertcat.errors import InputError
 
 _BAR_DELAY_S = 1.0
@@ -90,7 +86,7 @@ def _from_dataset(source: object, dataset: Any, wanted: set[str], fields: Sequen
 
 
 def read_pairs(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
-    """Reads queries, each with a text.
+    """Reads queries, each with a text, such as those that calibrate int8.
 
     Args:
         path: A UTF-8 file, plain or gzip: lines of query, tab and text, or JSON objects with ``query`` and ``text``.

@@ -6,10 +6,10 @@ import html
 import os
 import re
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from pyterrier_bertcat.data.fields import QUERY_FIELDS, chosen_field
-from pyterrier_bertcat.data.lines import decoded, numbered_lines, two_columns
-from pyterrier_bertcat.data.named_datasets import dataset_named, ir_dataset
+from pyterrier_bertcat.data.sources import dataset_named, decoded, ir_dataset, numbered_lines, two_columns
 from pyterrier_bertcat.errors import InputError
 
 _QID_FIELDS = ("num", "number", "id", "qid", "identifier")
@@ -48,13 +48,14 @@ def read_topics(source: str | os.PathLike[str], *, field: str | None = None) -> 
     first = next(lines, None)
     if first is None:
         raise InputError(f"{source} has no topics: the file is empty")
-    rest = ([first], lines)
+    lines = chain([first], lines)
     if first[1].lstrip().startswith(b"<"):
-        text = "".join(decoded(line, source, number) for part in rest for number, line in part)
+        text = "".join(decoded(line, source, number) for number, line in lines)
         return _collected(source, _from_trec(source, text, field))
     if field is not None:
         raise InputError(f"{source} has columns and no fields: leave topic_field (--topic-field) out")
-    return _collected(source, (_from_line(source, number, line) for part in rest for number, line in part))
+    rows = ((number, two_columns(line, source, number, expected="a qid, a tab and a query")) for number, line in lines)
+    return _collected(source, ((f"line {number}", qid.strip(), query.strip()) for number, (qid, query) in rows))
 
 
 def _collected(source: object, topics: Iterable[tuple[str, str, str]]) -> dict[str, str]:
@@ -69,11 +70,6 @@ def _collected(source: object, topics: Iterable[tuple[str, str, str]]) -> dict[s
     if not queries:
         raise InputError(f"{source} has no topics: expected lines of qid, tab and query, or <top> or <topic> elements")
     return queries
-
-
-def _from_line(source: str | os.PathLike[str], number: int, line: bytes) -> tuple[str, str, str]:
-    qid, query = two_columns(line, source, number, expected="a qid, a tab and a query")
-    return f"line {number}", qid.strip(), query.strip()
 
 
 def _from_trec(source: object, text: str, field: str | None) -> Iterator[tuple[str, str, str]]:

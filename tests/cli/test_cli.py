@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import inspect
 import io
 import re
@@ -9,7 +10,7 @@ import tempfile
 
 import pytest
 
-from pyterrier_bertcat.cli import demo, main
+from pyterrier_bertcat.cli import _parser, demo, main
 from pyterrier_bertcat.cli.train import _OPTIONS
 from pyterrier_bertcat.data.candidates import RunSources
 from pyterrier_bertcat.data.runs import RunWriter
@@ -131,6 +132,38 @@ def test_the_help_states_the_defaults_of_the_classes_that_own_them(command, owne
     for name, owner in owners.items():
         default = inspect.signature(owner).parameters[name].default
         assert type(default)(stated[name.replace("_", "-")]) == default, name
+
+
+class Noted(argparse.Namespace):
+    """Arguments that note which of them are read."""
+
+    def __getattribute__(self, name: str):
+        if name != "__dict__":
+            self.__dict__.setdefault("_read", set()).add(name)
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize(
+    ("command", "files"),
+    [
+        (["rerank", "--dry-run"], ["run", "topics", "texts"]),
+        (["train", "--dry-run"], ["run", "topics", "texts", "qrels"]),
+        (["demo", "--depth", "3", "copy a folder"], []),
+        (["verify", "--model", "mini"], []),
+    ],
+)
+def test_no_argument_is_accepted_and_dropped(command, files, model, tmp_path, capsys):
+    contents = {"run": "q Q0 d 1 1 t", "topics": "q\tcopy a file", "texts": "d\tCopy a file.", "qrels": "q 0 d 1"}
+    for name in files:
+        (tmp_path / name).write_text(contents[name])
+    given = [part for name in files for part in (f"--{name}", str(tmp_path / name))]
+    output = ["--output", str(tmp_path / "output")] if files else []
+    parsed = vars(
+        _parser().parse_args([command[0], "--model", model, "--device", "cpu", *given, *output, *command[1:]])
+    )
+    arguments = Noted(**parsed)
+    arguments.run_command(arguments)
+    assert parsed.keys() - arguments._read - {"usage_error"} == set()
 
 
 def test_an_interruption_exits_with_130(monkeypatch, capsys):

@@ -1,18 +1,22 @@
-"""Lines of a file, plain or gzip, with their numbers: where every reader of runs, topics, texts and qrels starts."""
+"""Where the readers of runs, topics, texts and qrels start: the lines of a file, or a PyTerrier data set by name."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from typing import IO, Any
+
+import pyterrier as pt
 
 from pyterrier_bertcat.errors import InputError
 
 _GZIP, _BYTE_ORDER_MARK = b"\x1f\x8b", b"\xef\xbb\xbf"
 _EXCERPT_CHARACTERS = 80
+_DATASET = re.compile(r"[A-Za-z][\w-]+:[^\\]")  # at least two letters before the colon: C:\topics.tsv is a path
 
 
 def numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes]]:
@@ -42,11 +46,7 @@ def numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes]]:
 
 
 def decoded(content: bytes, path: str | os.PathLike[str], number: int) -> str:
-    """The text of a line.
-
-    Raises:
-        InputError: The line is not UTF-8.
-    """
+    """The text of a line; raises `InputError` if it is not UTF-8."""
     try:
         return content.decode()
     except UnicodeDecodeError as error:
@@ -54,11 +54,7 @@ def decoded(content: bytes, path: str | os.PathLike[str], number: int) -> str:
 
 
 def two_columns(content: bytes, path: str | os.PathLike[str], number: int, *, expected: str) -> list[str]:
-    """The two columns of a line, separated by a tab.
-
-    Raises:
-        InputError: The line is not UTF-8 or has another number of columns.
-    """
+    """The two columns of a line with a tab between them; raises `InputError` if there are more or fewer."""
     columns = decoded(content, path, number).rstrip("\r\n").split("\t")
     if len(columns) != 2:
         raise wrong_line(path, number, expected, content)
@@ -68,21 +64,20 @@ def two_columns(content: bytes, path: str | os.PathLike[str], number: int, *, ex
 def records(
     path: str | os.PathLike[str], *, first: str, second: str
 ) -> Iterator[tuple[int, bytes, dict[str, Any] | list[str]]]:
-    """Reads JSON objects, one per line, or lines of two columns with a tab between them, as the first line has it.
+    """Reads JSON objects, one per line, or lines of two columns with a tab between them; the first line decides which.
 
     Yields:
-        The number and bytes of each line, with its object, not empty, or its two columns.
+        The number and bytes of each line, with its object, which is not empty, or its two columns.
 
     Raises:
         InputError: The file can't be read, or a line has another form; the message names the ``first`` and ``second``
             column.
     """
-    is_json = None
+    is_json, expected = None, f"a {first}, a tab and a {second}, or JSON objects"
     for number, content in numbered_lines(path):
         if is_json is None:
             is_json = content.lstrip().startswith(b"{")
         if not is_json:
-            expected = f"a {first}, a tab and a {second}, or JSON objects"
             yield number, content, two_columns(content, path, number, expected=expected)
             continue
         text = decoded(content, path, number)
@@ -100,3 +95,24 @@ def wrong_line(path: str | os.PathLike[str], number: int, expected: str, content
     excerpt = content.decode(errors="replace").strip()
     shown = repr(excerpt[:_EXCERPT_CHARACTERS]) + ("…" if len(excerpt) > _EXCERPT_CHARACTERS else "")
     return InputError(f"{path}, line {number}: expected {expected}, got {shown}")
+
+
+def dataset_named(source: str | os.PathLike[str]) -> Any | None:
+    """The PyTerrier data set with this name; None if ``source`` is a path.
+
+    Raises:
+        InputError: ``source`` looks like a data set's name, but no data set has it.
+    """
+    if not isinstance(source, str) or not _DATASET.match(source) or os.path.exists(source):
+        return None
+    try:
+        return pt.get_dataset(source)
+    except KeyError as error:
+        raise InputError(
+            f"there is no data set {source!r}, nor a file of that name: give a file, or a name such as 'irds:vaswani'"
+        ) from error
+
+
+def ir_dataset(dataset: Any) -> Any | None:
+    """The ``ir_datasets`` object behind a PyTerrier data set; None if it is made of something else."""
+    return dataset.irds_ref() if hasattr(dataset, "irds_ref") else None
