@@ -15,6 +15,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from itertools import islice
+from typing import Any
 
 
 class BertCatError(Exception):
@@ -174,3 +176,8 @@ def one_of(name: str, value: object, choices: Collection[object]) -> None:
     """Refuses an option that is not among its choices, with an `InputError` that lists them."""
     if value not in choices:
         raise InputError(f"{name} is one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def some_of(values: Collection[Any], *, most: int = 3, name: Callable[[Any], str] = repr) -> str:
+    """Names the first few of many values for a message: ``'d1', 'd2', 'd3', …``."""
+    return ", ".join(map(name, islice(values, most))) + (", …" if len(values) > most else "")

@@ -1,6 +1,6 @@
 """The command line: ``pyterrier-bertcat rerank``, ``train``, ``verify`` and ``demo``.
 
-A command is a module with two functions: one adds its parser, the other imports what it needs and runs, so that
+Each command is a module. Its ``add_parser`` adds the arguments, and its ``run`` imports what it needs, so that
 ``--help`` imports neither torch nor PyTerrier.
 """
 
@@ -16,23 +16,23 @@ from pyterrier_bertcat.cli.version import PrintReport
 from pyterrier_bertcat.errors import BertCatError
 
 _FAILED = 1
-_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+_INTERRUPTED = 130  # as shells say it: 128 + SIGINT
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """Runs one command.
 
     Args:
-        argv: the arguments after the program's name; ``None`` is those of the process.
+        argv: The arguments after the program's name. None: those of the process.
 
     Returns:
-        The exit code: 0, 1 when a command failed (the reason is one line on stderr), 130 when it was interrupted.
+        The exit code: 0, 1 if the command failed (one line on stderr says why), 130 if it was interrupted.
 
     Raises:
         SystemExit: 0 after ``--help`` and ``--version``, 2 for wrong usage.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a Windows pipe has no emoji; stderr does this by itself
+        sys.stdout.reconfigure(errors="backslashreplace")  # a Windows pipe can't show emoji; stderr does this itself
     arguments = _parser().parse_args(argv)
     try:
         arguments.run_command(arguments)
@@ -46,12 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="pyterrier-bertcat", description="BERT_Cat, the cross-encoder re-ranker, for PyTerrier."
-    )
-    parser.add_argument(
-        "--version", action=PrintReport, help="print the versions and the hardware that a bug report needs, and exit"
-    )
+    about = "BERT_Cat, the cross-encoder re-ranker, for PyTerrier."
+    parser = argparse.ArgumentParser(prog="pyterrier-bertcat", description=about)
+    version_help = "print versions and hardware, for a bug report, and exit"
+    parser.add_argument("--version", action=PrintReport, nargs=0, default=argparse.SUPPRESS, help=version_help)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (rerank, train, verify, demo):
         command.add_parser(commands)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from pyterrier_bertcat.cli.arguments import Commands, add_model_arguments
+from pyterrier_bertcat.cli.arguments import Commands, add_model_arguments, make_reranker
 
 
 def add_parser(commands: Commands) -> None:
@@ -12,23 +12,19 @@ def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "verify",
         help="check that a checkpoint gives its known scores on this machine",
-        description="Score a checkpoint's known examples and compare with their known scores.",
+        description="Score a checkpoint's known examples and compare the scores with the known ones.",
     )
     add_model_arguments(parser)
     parser.add_argument(
         "--published",
         action="store_true",
-        help="compare with the published checkpoint's example, for a local copy of that checkpoint",
+        help="compare with the published checkpoint's example: for a local copy of that checkpoint",
     )
     parser.set_defaults(run_command=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Runs it."""
+    """Prints the report."""
     from pyterrier_bertcat.model.verification import PUBLISHED_SCORES
-    from pyterrier_bertcat.reranker import BertCatReRanker
 
-    reranker = BertCatReRanker(
-        arguments.model, device=arguments.device, dtype=arguments.dtype, backend=arguments.backend, verbose=False
-    )
-    print(reranker.verify(known=PUBLISHED_SCORES if arguments.published else None))
+    print(make_reranker(arguments, verbose=False).verify(known=PUBLISHED_SCORES if arguments.published else None))

@@ -1,7 +1,6 @@
-"""``pyterrier-bertcat --version``: what a bug report has to say about the machine, ready to paste.
+"""``pyterrier-bertcat --version``: what a bug report should say about the machine, ready to paste.
 
-A report is most needed where an installation is broken, so a part that is missing or fails becomes a line of the
-report and never an error.
+Broken installations need a report most, so a part that is missing or fails becomes a line of the report, not an error.
 """
 
 from __future__ import annotations
@@ -12,15 +11,16 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 _NOT_INSTALLED = "not installed"
-_LABEL_WIDTH = 18
-# Each with torch's names for it, on x86 and on ARM, and torch's own check in versions that list no capabilities.
+_WITHOUT_TORCH = "unknown without torch"
+# Each with torch's names for it, on x86 and on ARM, and the check in versions of torch that list no capabilities.
 _INSTRUCTION_SETS = (
     ("AVX2", ("avx2",), "_is_avx2_supported"),
     ("AVX-512", ("avx512_f",), "_is_avx512_supported"),
@@ -33,9 +33,6 @@ _INSTRUCTION_SETS = (
 class PrintReport(argparse.Action):
     """Prints the report and exits with 0."""
 
-    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
-        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, **options)
-
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         """Called by argparse for the option."""
         print(report())
@@ -43,32 +40,28 @@ class PrintReport(argparse.Action):
 
 
 def report() -> str:
-    """The versions of what scores are computed with, and the hardware; takes as long as importing torch.
-
-    Returns:
-        Lines of a label and a value. The first is this package's version.
-    """
+    """Versions and hardware, as lines of a label and a value. Takes as long as importing torch."""
     torch, torch_version = _import_torch()
     values = {
         "pyterrier-bertcat": _version("pyterrier-bertcat"),
         "Python": f"{platform.python_version()} ({platform.python_implementation()})",
-        "PyTerrier": _version("pyterrier", "python-terrier"),  # the second is the first one's old name
+        "PyTerrier": _version("pyterrier", "python-terrier"),  # the second is its old name
         "torch": torch_version,
         "transformers": _version("transformers"),
         "pandas": _version("pandas"),
         "system": platform.platform(),
         "CPU": _or_reason(_cpu_name),
-        "instruction sets": _or_reason(lambda: _instruction_sets(torch)),
-        "threads": _or_reason(lambda: _threads(torch)),
-        "GPUs": _or_reason(lambda: _gpus(torch)),
+        "instruction sets": _or_reason(_instruction_sets, torch),
+        "threads": _or_reason(_threads, torch),
+        "GPUs": _or_reason(_gpus, torch),
         "Java": _or_reason(_java),
     }
-    return "\n".join(f"{label:<{_LABEL_WIDTH}} {value}" for label, value in values.items())
+    return "\n".join(f"{label:<18} {value}" for label, value in values.items())
 
 
-def _or_reason(find: Callable[[], str]) -> str:
+def _or_reason(find: Callable[..., str], *arguments: ModuleType | None) -> str:
     try:
-        return find()
+        return find(*arguments)
     except Exception as error:
         return f"unknown ({_one_line(error)})"
 
@@ -78,23 +71,21 @@ def _one_line(error: Exception) -> str:
 
 
 def _version(*names: str) -> str:
-    """The version of the first distribution that is installed."""
+    """The version of the first of these distributions that is installed."""
     for name in names:
-        try:
+        with suppress(PackageNotFoundError):
             return version(name)
-        except PackageNotFoundError:
-            continue
     return _NOT_INSTALLED
 
 
 def _import_torch() -> tuple[ModuleType | None, str]:
-    """The module, or None, and its version with the reason if it can't be imported."""
+    """The module, or None, and its version, with the reason if it can't be imported."""
     installed = _version("torch")
     if installed == _NOT_INSTALLED:
         return None, installed
     try:
         import torch
-    except Exception as error:  # a library that it needs is missing, for example
+    except Exception as error:  # for example, a library that it needs is missing
         return None, f"{installed}, but importing it fails ({_one_line(error)})"
     return torch, torch.__version__  # which names the build: 2.13.0+cpu
 
@@ -103,8 +94,7 @@ def _cpu_name() -> str:
     try:
         if sys.platform == "linux":
             lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-            names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-            return names[0]
+            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
         if sys.platform == "darwin":
             return _output_of("sysctl", "-n", "machdep.cpu.brand_string").strip()
         if sys.platform == "win32":
@@ -112,15 +102,15 @@ def _cpu_name() -> str:
 
             key = winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"HARDWARE\DESCRIPTION\System\CentralProcessor\0")
             return str(winreg.QueryValueEx(key, "ProcessorNameString")[0]).strip()
-    except (OSError, IndexError, ImportError, subprocess.SubprocessError):
-        pass  # an ARM Linux names no model, for example
+    except (OSError, StopIteration, ImportError, subprocess.SubprocessError):
+        pass  # for example, Linux on ARM names no model
     return platform.processor() or platform.machine()
 
 
 def _instruction_sets(torch: ModuleType | None) -> str:
     """The instruction sets that decide which precision is fast."""
     if torch is None:
-        return "unknown without torch"
+        return _WITHOUT_TORCH
     capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.5 has none yet
     found = [
         name
@@ -131,24 +121,20 @@ def _instruction_sets(torch: ModuleType | None) -> str:
 
 
 def _threads(torch: ModuleType | None) -> str:
-    usable = os.cpu_count()
-    if sys.platform == "linux":
-        usable = len(os.sched_getaffinity(0))
-    of_all = f"{usable} of {os.cpu_count()}"
-    return of_all if torch is None else f"{of_all}; torch uses {torch.get_num_threads()}"
+    usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    used = f"; torch uses {torch.get_num_threads()}" if torch else ""
+    return f"{usable} of {os.cpu_count()}{used}"
 
 
 def _gpus(torch: ModuleType | None) -> str:
     if torch is None:
-        return "unknown without torch"
-    found = []
-    for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
-        found.append(f"{properties.name} ({properties.total_memory / 1e9:.0f} GB)")
+        return _WITHOUT_TORCH
+    cuda = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    found = [f"{gpu.name} ({gpu.total_memory / 1e9:.0f} GB)" for gpu in cuda]
     if torch.backends.mps.is_available():
         found.append("Apple MPS")
     if hasattr(torch, "xpu") and torch.xpu.is_available():
-        found += [torch.xpu.get_device_name(index) for index in range(torch.xpu.device_count())]
+        found += map(torch.xpu.get_device_name, range(torch.xpu.device_count()))
     return ", ".join(found) or "none"
 
 
@@ -159,14 +145,11 @@ def _java() -> str:
         return "none"
     try:
         lines = _output_of(program, "-version").splitlines()
-        return next((line for line in lines if " version " in line), "unknown")  # it may list its options first
     except subprocess.CalledProcessError:  # macOS has a java that only says where to get one
         return "none"
+    return next((line for line in lines if " version " in line), "unknown")  # it may list its options first
 
 
 def _output_of(*command: str) -> str:
     """What a command prints, to stdout or stderr."""
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=10, check=True
-    )
-    return done.stdout
+    return subprocess.check_output(command, stderr=subprocess.STDOUT, timeout=10).decode(errors="replace")

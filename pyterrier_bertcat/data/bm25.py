@@ -1,4 +1,4 @@
-"""BM25 over a small collection in memory, by ``bm25s``: a first stage that needs neither Java nor a compiler."""
+"""BM25 over a small collection in memory, with ``bm25s``: a first stage that needs neither Java nor a compiler."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from pyterrier_bertcat.data.order import best_first
-from pyterrier_bertcat.errors import InputError, MissingExtraError
+from pyterrier_bertcat.data.order import best_first, ranks
+from pyterrier_bertcat.errors import InputError, MissingExtraError, whole_number
 
 if TYPE_CHECKING:
     import bm25s
 
 
 class Bm25Retriever(pt.Transformer):  # type: ignore[misc]
-    """Retrieves by Lucene's BM25; English stop words are left out, words are not stemmed.
+    """Retrieves with Lucene's BM25. Leaves English stop words out and does not stem.
 
-    Reads ``qid, query``; every other column passes through. Gives one row per document found, best first, with
-    ``docno``, ``score`` (float32, above 0) and ``rank`` (from 0). Ties are broken as everywhere, by docno.
+    Reads ``qid, query``; other columns pass through. Gives one row per document found, best first, with ``docno``,
+    ``score`` (float32, above 0) and ``rank`` (from 0); equal scores by docno, as `best_first` orders them.
     """
 
     schematic: ClassVar[dict[str, str]] = {"label": "BM25", "help_url": "https://github.com/xhluca/bm25s"}
@@ -32,14 +32,15 @@ class Bm25Retriever(pt.Transformer):  # type: ignore[misc]
 
         Args:
             documents: ``{"docno": ..., "text": ...}`` each.
-            num_results: the most documents per query.
-            k1: how soon further occurrences of a word stop to count.
-            b: how much long documents are held back, 0 to 1.
+            num_results: The most documents per query.
+            k1: Term-frequency saturation.
+            b: Length normalisation, 0 (none) to 1.
 
         Raises:
-            InputError: if there are no documents.
-            MissingExtraError: if bm25s is not installed.
+            InputError: ``num_results`` is not a whole number of at least 1, or there are no documents.
+            MissingExtraError: bm25s is not installed.
         """
+        whole_number("num_results", num_results)
         bm25s = import_bm25s()
         documents = list(documents)
         if not documents:
@@ -52,17 +53,15 @@ class Bm25Retriever(pt.Transformer):  # type: ignore[misc]
         self._index.index(_tokenize([document["text"] for document in documents]), show_progress=False)
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
-        """Retrieve for each row of a query frame."""
+        """Retrieves documents for each row of a query frame."""
         pt.validate.query_frame(inp, extra_columns=["query"])
         found = [self._search(query) for query in inp["query"]]
-        counts = [len(scores) for _, scores in found]
+        rows = np.repeat(np.arange(len(inp)), [len(scores) for _, scores in found])
+        # Without any query, the empty arrays still give the columns their types.
         documents = np.concatenate([np.empty(0, dtype=np.intp), *(positions for positions, _ in found)])
         scores = np.concatenate([np.empty(0, dtype=np.float32), *(scores for _, scores in found)])
-        ranks = np.concatenate([np.empty(0, dtype=np.int64), *(np.arange(count) for count in counts)])
-        rows = inp.iloc[np.repeat(np.arange(len(inp)), counts)].drop(columns=["score", "rank"], errors="ignore")
-        results: pd.DataFrame = rows.reset_index(drop=True).assign(
-            docno=self._docnos[documents], score=scores, rank=ranks
-        )
+        results: pd.DataFrame = inp.iloc[rows].drop(columns=["score", "rank"], errors="ignore").reset_index(drop=True)
+        results = results.assign(docno=self._docnos[documents], score=scores, rank=ranks(rows))
         return results
 
     def _search(self, query: str) -> tuple[np.ndarray, np.ndarray]:
@@ -77,16 +76,12 @@ class Bm25Retriever(pt.Transformer):  # type: ignore[misc]
         return best, scores[best]
 
     def __repr__(self) -> str:
-        options = f"num_results={self.num_results}, k1={self.k1}, b={self.b}"
-        return f"Bm25Retriever(<{len(self._docnos)} documents>, {options})"
+        documents = f"<{len(self._docnos)} documents>"
+        return f"Bm25Retriever({documents}, num_results={self.num_results}, k1={self.k1}, b={self.b})"
 
 
 def import_bm25s() -> bm25s:
-    """The optional package.
-
-    Raises:
-        MissingExtraError: if it is not installed.
-    """
+    """The optional package; raises `MissingExtraError` if it is not installed."""
     try:
         import bm25s
     except ModuleNotFoundError as error:

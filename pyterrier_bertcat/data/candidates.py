@@ -1,11 +1,11 @@
-"""A run, its topics and its texts, joined: candidates that can be re-ranked or trained on, in frames of any size."""
+"""A run joined with its topics and texts: candidates to re-rank or to train on, in frames of any size."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -13,23 +13,22 @@ import pandas as pd
 from pyterrier_bertcat.data.runs import read_run
 from pyterrier_bertcat.data.texts import read_texts
 from pyterrier_bertcat.data.topics import read_topics
-from pyterrier_bertcat.errors import InputError
-
-_NAMED = 3
+from pyterrier_bertcat.errors import InputError, some_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSources:
-    """Where candidates come from, and what is made of what does not fit.
+    """Where candidates come from, and what to do with rows that do not fit.
 
     Attributes:
         run: A TREC run; see `read_run`.
         topics: A file or a data set's name; see `read_topics`.
         texts: A file or a data set's name; see `read_texts`.
-        topic_field: Which part of a topic is the query. None: the title, or what stands for it.
-        text_fields: Which parts of a document are its text. Empty: the text, or what stands for it.
-        duplicates: Whether a pair that comes again in the run is an error, or its first row is kept.
-        unknown: Whether a query or document of the run that there is no text of is an error, or its rows are left out.
+        topic_field: The ``field`` of `read_topics`.
+        text_fields: The ``fields`` of `read_texts`.
+        duplicates: As for `read_run`.
+        unknown: What to do with rows whose query or document has no text: ``"fail"`` refuses the run, ``"skip"`` leaves
+            them out.
     """
 
     run: str | os.PathLike[str]
@@ -43,12 +42,12 @@ class RunSources:
 
 @dataclass(frozen=True)
 class RunCandidates:
-    """The rows of a run, with what their queries and documents say. The texts are kept once each.
+    """The rows of a run, and each text once.
 
     Attributes:
         rows: ``qid``, ``docno``, ``score``, ``rank``, as `read_run` gives them.
         queries: Query by qid.
-        texts: Text by docno, of those documents that are to be scored.
+        texts: Text by docno, for the documents to score.
         skipped: What was left out, in words; empty if nothing was.
     """
 
@@ -62,11 +61,7 @@ class RunCandidates:
         return self._with_texts(self.rows)
 
     def frames(self, *, rows_at_least: int) -> Iterator[pd.DataFrame]:
-        """The same rows as several frames, none of which parts a query.
-
-        Args:
-            rows_at_least: Where a frame has so many rows, it ends with the query.
-        """
+        """Yields the same rows in several frames. Each ends with the query that gives it ``rows_at_least`` rows."""
         qids, _ = pd.factorize(self.rows["qid"])
         ends = np.append(np.flatnonzero(qids[1:] != qids[:-1]) + 1, len(qids))  # after each query's last row
         start = 0
@@ -77,11 +72,10 @@ class RunCandidates:
             start = end
 
     def _with_texts(self, rows: pd.DataFrame) -> pd.DataFrame:
-        # A row without a text is below the depth that is scored.
+        # Rows below the depth to score may have no text.
         texts = np.array([self.texts.get(docno, "") for docno in rows["docno"]], dtype=object)
         queries = np.array([self.queries[qid] for qid in rows["qid"]], dtype=object)
-        named: dict[str, Any] = {"query": queries, "text": texts}
-        frame: pd.DataFrame = rows.assign(**named)
+        frame: pd.DataFrame = rows.assign(query=queries, text=texts)
         return frame
 
 
@@ -94,43 +88,33 @@ def read_candidates(sources: RunSources, *, depth: int | None = None, verbose: b
         verbose: Shows progress.
 
     Raises:
-        InputError: A file is of another form; or queries or documents of the run are unknown and none may be skipped,
-            or none is left. The message counts and names them.
+        InputError: A file has another form, queries or documents are unknown and may not be skipped, or no row is left.
+            The message counts and names them.
     """
     rows = read_run(sources.run, duplicates=sources.duplicates)
     topics = read_topics(sources.topics, field=sources.topic_field)
     qids = rows["qid"].unique()
     with_query = rows[rows["qid"].isin(topics.keys())]
-    # What is skipped makes room for documents below the depth, so that they need texts too.
+    # Skipped rows let documents from below the depth move up, so those need texts too.
     needs_text = with_query if depth is None or sources.unknown == "skip" else with_query[with_query["rank"] < depth]
     docnos = needs_text["docno"].unique()
     texts = read_texts(sources.texts, docnos, fields=sources.text_fields, verbose=verbose)
-    unknown = [
-        problem
-        for problem in (
-            _unknown("queries", [qid for qid in qids if qid not in topics], of=len(qids), source=sources.topics),
-            _unknown(
-                "documents", [docno for docno in docnos if docno not in texts], of=len(docnos), source=sources.texts
-            ),
+    unknown = "; ".join(
+        f"{len(missing):,} of {len(asked):,} {kind} are not in {source}: {some_of(missing)}"
+        for kind, asked, known, source in (
+            ("queries", qids, topics, sources.topics),
+            ("documents", docnos, texts, sources.texts),
         )
-        if problem
-    ]
+        if (missing := [name for name in asked if name not in known])
+    )
     if unknown and sources.unknown == "fail":
         raise InputError(
-            f"{sources.run}: {'; '.join(unknown)}. Give the topics and texts of the collection that the run is of, or "
-            "leave these out with unknown='skip' (--unknown skip)"
+            f"{sources.run}: {unknown}. Give the topics and texts of the collection that was searched, or leave these "
+            "rows out with unknown='skip' (--unknown skip)"
         )
     if unknown:
         rows = with_query[with_query["docno"].isin(texts.keys())].reset_index(drop=True)
         rows["rank"] = rows.groupby("qid", sort=False).cumcount()
     if rows.empty:
-        raise InputError(f"{sources.run}: nothing is left of it: {'; '.join(unknown)}")
-    return RunCandidates(rows, {qid: topics[qid] for qid in rows["qid"].unique()}, texts, "; ".join(unknown))
-
-
-def _unknown(kind: str, missing: Collection[str], *, of: int, source: object) -> str:
-    """Count and name what is missing, or say nothing where nothing is."""
-    if not missing:
-        return ""
-    named = ", ".join(map(repr, list(missing)[:_NAMED])) + (", …" if len(missing) > _NAMED else "")
-    return f"{len(missing):,} of {of:,} {kind} are not in {source}: {named}"
+        raise InputError(f"{sources.run}: nothing is left of it: {unknown}")
+    return RunCandidates(rows, {qid: topics[qid] for qid in rows["qid"].unique()}, texts, unknown)

@@ -1,4 +1,4 @@
-"""Which fields of a record are its query or its text: of topics, of documents in JSON, of data sets."""
+"""Which fields of a record are its query or its text, in topics, JSON documents and data sets."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ TEXT_FIELDS = ("text", "contents", "passage", "segment", "body")
 
 
 def chosen_field(available: Sequence[str], field: str | None, *, defaults: Sequence[str], source: object) -> str:
-    """Which field of a record is read.
+    """Chooses which field of a record to read.
 
     Args:
-        available: The record's fields that may be meant.
-        field: The one that was asked for, or None.
-        defaults: What is taken if none was: the first of these that there is, or else the only field.
-        source: What to call the record.
+        available: The record's fields.
+        field: The field that the user asked for. None: the first of ``defaults`` that the record has, or else its only
+            field.
+        defaults: Fields to look for, best first.
+        source: What to call the record in a message.
 
     Raises:
-        InputError: There is no such field; the message lists those that there are.
+        InputError: The record has no such field; the message lists those that it has.
     """
     wanted = [field] if field is not None else [*defaults, *(available if len(available) == 1 else [])]
     for name in wanted:
@@ -39,12 +40,12 @@ def text_of(record: Mapping[str, Any], fields: Sequence[str], *, source: object)
 
     Args:
         record: Its fields.
-        fields: Which of them, joined by a space. Empty: the first of `TEXT_FIELDS` that there is, or else the only
+        fields: Those to join with a space. Empty: the first of `TEXT_FIELDS` that the record has, or else the only
             field that is no identifier.
-        source: What to call the record.
+        source: What to call the record in a message.
 
     Raises:
-        InputError: There is no such field, or it is not a string of Unicode.
+        InputError: A field is missing or is not a Unicode string.
     """
     available = [name for name in record if name not in DOCNO_FIELDS]
     names = [chosen_field(available, name, defaults=TEXT_FIELDS, source=source) for name in fields or (None,)]

@@ -11,9 +11,9 @@ from pyterrier_bertcat.errors import InputError
 
 
 def measure_of(measure: Any) -> Any:
-    """The measure that a name stands for.
+    """The measure with this name.
 
-    ``ir_measures.parse_measure`` does the same, but version 0.4.3 can't read a number on Python 3.14.
+    Like ``ir_measures.parse_measure``, whose version 0.4.3 can't read a number on Python 3.14.
 
     Args:
         measure: A name, or a measure, which is returned as it is.

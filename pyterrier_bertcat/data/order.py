@@ -1,6 +1,6 @@
 """The order of a ranking: the highest score first, and equal scores by docno, descending as text.
 
-That is trec_eval's order, and so ``pt.Experiment``'s: a cutoff (``% k``) keeps what the evaluation would count. Runs,
+This is the order of trec_eval, and so of ``pt.Experiment``: a cutoff (``% k``) keeps the rows that are evaluated. Runs,
 result frames, plots, `Bm25Retriever` and the sampling of training candidates all take their order from here.
 """
 
@@ -20,9 +20,9 @@ def best_first(queries: NDArray[Any], docnos: NDArray[Any], scores: NDArray[Any]
     """Sorts the rows of a ranking.
 
     Args:
-        queries: Integers (n,), a number for each row's query. Queries are sorted by it, so number them in the order of
+        queries: Integers (n,), the number of each row's query. Queries are sorted by it, so number them in order of
             first appearance (``pd.factorize``).
-        docnos: Objects (n,). They are compared as text, so that 10 comes after 9.
+        docnos: Objects (n,). They are compared as text, so 9 comes before 10.
         scores: (n,), without NaN.
 
     Returns:

@@ -1,7 +1,7 @@
 """Python's own documentation as a PyTerrier data set: ``pt.get_dataset("bertcat:pydoc")``.
 
-The documents are read from the running Python's library (see `pydoc_reader`); the questions and
-judgments were written for this project and come with it. Nothing is downloaded.
+The documents are read from the running Python's library (see `pydoc_reader`). The questions and judgments were written
+for this project and come with it. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import pyterrier as pt
 from pyterrier.datasets import Dataset, DatasetProvider
 
 from pyterrier_bertcat.data.pydoc_reader import read_documents
-from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.errors import InputError, some_of
 
 INFO_URL = "https://docs.python.org/3/library/pydoc.html"
 
 
 @functools.cache
 def _texts() -> dict[str, str]:
-    """Text by docno; read once in a process (about 3 s)."""
+    """Text by docno. The first call in a process takes about 3 s."""
     return {document["docno"]: document["text"] for document in read_documents()}
 
 
@@ -32,7 +32,7 @@ def pydoc_documents() -> list[dict[str, str]]:
     """Every document of the running Python's library, as ``{"docno": ..., "text": ...}``, sorted by docno.
 
     Raises:
-        InputError: if this Python has no unpacked library sources.
+        InputError: This Python has no unpacked library sources.
     """
     return [{"docno": docno, "text": text} for docno, text in _texts().items()]
 
@@ -40,7 +40,7 @@ def pydoc_documents() -> list[dict[str, str]]:
 def pydoc_questions() -> list[dict[str, Any]]:
     """The packaged questions: ``{"qid": str, "query": str, "judgments": {docno: 1 or 2}}``.
 
-    A document judged 2 answers the question directly; one judged 1 helps too. What is not judged does not answer it.
+    A document judged 2 answers the question directly, and one judged 1 helps. Unjudged documents don't answer it.
     """
     lines = resources.files("pyterrier_bertcat.data").joinpath("pydoc_questions.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in lines.splitlines()]
@@ -55,27 +55,26 @@ class PydocTextLoader(pt.Transformer):  # type: ignore[misc]
         self.verbose = verbose
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
-        """Return the frame with a ``text`` column, in the same order, with a fresh index.
+        """Adds the column ``text``. Rows keep their order and get a fresh index.
 
         Raises:
-            InputError: if a docno is not in the collection; the message names the first few.
+            InputError: A docno is not in the collection; the message names the first few.
         """
         pt.validate.columns(inp, includes=["docno"])
         texts = _texts() if len(inp) else {}
         unknown = [docno for docno in inp["docno"] if docno not in texts]
         if unknown:
             raise InputError(
-                f"{len(unknown)} of {len(inp)} docnos are not in the collection of this Python, e.g. {unknown[:3]}: "
-                "load texts only for results of an index of the same collection, made with the same Python version"
+                f"{len(unknown)} of {len(inp)} docnos are not in the collection of this Python: {some_of(unknown)}. "
+                "Search and load texts with the same Python version"
             )
         docnos = pt.tqdm(inp["docno"], unit="d", desc="PydocTextLoader") if self.verbose else inp["docno"]
-        loaded = pd.Series([texts[docno] for docno in docnos], dtype=object)
         rows: pd.DataFrame = inp.drop(columns="text", errors="ignore").reset_index(drop=True)
-        rows["text"] = loaded
+        rows["text"] = pd.Series([texts[docno] for docno in docnos], dtype=object)
         return rows
 
     def fuse_rank_cutoff(self, k: int) -> pt.Transformer:
-        """Cut before loading instead of after: the same rows, fewer texts."""
+        """Cuts before loading instead of after: the same rows, but fewer texts to load."""
         return pt.RankCutoff(k) >> self
 
     def __repr__(self) -> str:
@@ -92,7 +91,7 @@ class PydocDataset(Dataset):  # type: ignore[misc]
     """Documents, questions and judgments over Python's own documentation (English)."""
 
     def get_corpus_iter(self, *, verbose: bool = True) -> Iterator[dict[str, Any]]:
-        """Iterate over ``{"docno": str, "text": str}``; ``verbose`` shows a progress bar."""
+        """Yields ``{"docno": str, "text": str}``; ``verbose`` shows a progress bar."""
         documents = pydoc_documents()
         yield from pt.tqdm(documents, unit="d", desc="bertcat:pydoc") if verbose else documents
 
@@ -100,40 +99,33 @@ class PydocDataset(Dataset):  # type: ignore[misc]
         """``"en"``."""
         return "en"
 
+    get_topics_lang = get_corpus_lang
+
     def get_topics(self, variant: str | None = None) -> pd.DataFrame:
         """The questions as ``qid, query``, both str. There are no variants."""
         _refuse_variant(variant)
-        rows = [{"qid": question["qid"], "query": question["query"]} for question in pydoc_questions()]
-        topics: pd.DataFrame = pd.DataFrame(rows)
+        topics: pd.DataFrame = pd.DataFrame(pydoc_questions(), columns=["qid", "query"])
         return topics
-
-    def get_topics_lang(self) -> str:
-        """``"en"``."""
-        return "en"
 
     def get_qrels(self, variant: str | None = None) -> pd.DataFrame:
         """The judgments as ``qid, docno, label``: 2 answers directly, 1 helps too. There are no variants."""
         _refuse_variant(variant)
-        rows = [
-            {"qid": question["qid"], "docno": docno, "label": label}
-            for question in pydoc_questions()
-            for docno, label in question["judgments"].items()
-        ]
-        qrels: pd.DataFrame = pd.DataFrame(rows)
+        judgments = [(question["qid"], *one) for question in pydoc_questions() for one in question["judgments"].items()]
+        qrels: pd.DataFrame = pd.DataFrame(judgments, columns=["qid", "docno", "label"])
         return qrels
 
     def text_loader(self, fields: list[str] | str = "*", *, verbose: bool = False) -> PydocTextLoader:
         """A transformer that adds ``text``, the only field, by ``docno``.
 
         Raises:
-            InputError: if another field is asked for.
+            InputError: You ask for another field.
         """
         if fields not in ("*", "text", ["text"]):
-            raise InputError(f"the only field of bertcat:pydoc is 'text', not {fields!r}")
+            raise InputError(f"the only field of bertcat:pydoc is 'text', got fields={fields!r}")
         return PydocTextLoader(verbose=verbose)
 
     def info_url(self) -> str:
-        """Where the documentation of the documentation is."""
+        """The page about pydoc in Python's documentation."""
         return INFO_URL
 
     def _describe_component(self, component: str) -> bool | None:
@@ -147,13 +139,13 @@ class BertCatDatasetProvider(DatasetProvider):  # type: ignore[misc]
     """The provider behind ``pt.get_dataset("bertcat:...")``; it has one data set, ``pydoc``."""
 
     def get_dataset(self, name: str) -> PydocDataset:
-        """Return the data set.
+        """The data set.
 
         Raises:
-            KeyError: if the name is not ``pydoc``.
+            KeyError: The name is not ``pydoc``.
         """
         if name != "pydoc":
-            raise KeyError(f"no data set {name!r}: expected one of {list(self.list_dataset_names())}")
+            raise KeyError(f"no data set {name!r}: the only one is 'pydoc'")
         return PydocDataset()
 
     def list_dataset_names(self) -> Iterable[str]:
@@ -163,4 +155,4 @@ class BertCatDatasetProvider(DatasetProvider):  # type: ignore[misc]
 
 def _refuse_variant(variant: str | None) -> None:
     if variant is not None:
-        raise InputError(f"bertcat:pydoc has no variants; got variant={variant!r}")
+        raise InputError(f"bertcat:pydoc has no variants, got variant={variant!r}: leave variant out")

@@ -1,8 +1,7 @@
 """Reads the standard library's documentation from its source files, without importing what it reads.
 
-One document per public module, class, function and method that has a docstring, and one per topic of
-``pydoc_data.topics`` (the language reference's pages behind ``help("lambda")``). Nothing is downloaded or kept: the
-words are those of the Python that runs.
+One document for each public module, class, function and method that has a docstring, and one for each topic of
+``pydoc_data.topics`` (the pages of the language reference behind ``help("lambda")``). Nothing is downloaded or kept.
 """
 
 from __future__ import annotations
@@ -18,17 +17,14 @@ from pathlib import Path
 
 from pyterrier_bertcat.errors import InputError
 
-# Not for users of the library: tests, demos, bundled tools, generated tables, big packages that 3.12 and 3.13 dropped,
-# and ntpath, whose docstrings are those of posixpath again.
-_LEFT_OUT = frozenset(
-    (
-        *("test", "tests", "idlelib", "turtledemo", "__phello__", "antigravity", "this"),
-        *("site-packages", "dist-packages", "ensurepip", "lib-dynload", "pydoc_data", "encodings"),
-        *("distutils", "lib2to3", "msilib"),
-        *("ntpath", "nturl2path"),
-    )
-)
-# The Python twins of modules that are (or hide) C code, under the names by which users know them.
+# Not for users of the library: tests, demos, bundled tools, generated tables, packages that 3.12 and 3.13 dropped, and
+# ntpath, whose docstrings repeat those of posixpath.
+_LEFT_OUT = {
+    *("test", "tests", "idlelib", "turtledemo", "__phello__", "antigravity", "this"),
+    *("site-packages", "dist-packages", "ensurepip", "lib-dynload", "pydoc_data", "encodings"),
+    *("distutils", "lib2to3", "msilib", "ntpath", "nturl2path"),
+}
+# Python versions of C modules, under the names by which users know them.
 _KNOWN_AS = {
     "_collections_abc": "collections.abc",
     "_pydatetime": "datetime",
@@ -45,10 +41,10 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 def read_documents(stdlib: Path | None = None) -> list[dict[str, str]]:
-    r"""Read every document.
+    """Reads every document.
 
     Args:
-        stdlib: the folder of the library to read; ``None`` is the one of the Python that runs.
+        stdlib: The folder of the library to read. None: the running Python's.
 
     Returns:
         One ``{"docno": ..., "text": ...}`` per document, sorted by ``docno``, each ``docno`` once. A ``docno`` is a
@@ -56,7 +52,7 @@ def read_documents(stdlib: Path | None = None) -> list[dict[str, str]]:
         words of compound names if there are any (``"thread pool executor"``), an empty line, and the docstring.
 
     Raises:
-        InputError: if the folder holds no Python sources, as in a zipped or stripped Python.
+        InputError: The folder holds no Python sources, as in a zipped or stripped Python.
     """
     stdlib = Path(sysconfig.get_path("stdlib")) if stdlib is None else stdlib
     documents: dict[str, str] = {}
@@ -67,15 +63,15 @@ def read_documents(stdlib: Path | None = None) -> list[dict[str, str]]:
             documents.setdefault(docno, text)
     if not documents:
         raise InputError(
-            f"no Python sources with docstrings under {stdlib}: the documents are read from the standard library's .py "
-            "files, so use a Python that has them unpacked"
+            f"there are no Python sources with docstrings under {stdlib}: use a Python that has the standard library's "
+            ".py files unpacked"
         )
     documents.update(_topic_documents(stdlib / "pydoc_data" / "topics.py"))
     return [{"docno": docno, "text": documents[docno]} for docno in sorted(documents)]
 
 
 def _module_files(stdlib: Path) -> Iterator[tuple[Path, str]]:
-    """Every source file to read, with the name under which its definitions are known; public files first."""
+    """Every source file to read, with its module's public name. Public files come first."""
     private: list[tuple[Path, str]] = []
     for path in sorted(_source_files(stdlib)):
         *packages, stem = path.relative_to(stdlib).with_suffix("").parts
@@ -91,7 +87,7 @@ def _module_files(stdlib: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _source_files(stdlib: Path) -> Iterator[Path]:
-    """The files that are not left out; never walks into a folder that is, such as a large ``site-packages``."""
+    """The files that are not left out. Folders that are, such as a large ``site-packages``, are never entered."""
     for folder, packages, files in os.walk(stdlib):
         packages[:] = [name for name in packages if not (name in _LEFT_OUT or name.startswith("_") or "-" in name)]
         for path in (Path(folder, name) for name in files):
@@ -101,12 +97,12 @@ def _source_files(stdlib: Path) -> Iterator[Path]:
 
 def _parse(path: Path) -> ast.Module:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the library's own invalid escapes are not the user's business
+        warnings.simplefilter("ignore")  # of invalid escapes in the library, which are not the user's business
         return ast.parse(path.read_bytes(), filename=str(path))
 
 
 def _public_names(path: Path) -> frozenset[str] | None:
-    """What the package around a private module gives to its users from it; ``None`` means everything."""
+    """The names that a package re-exports from its private module; None means all of them."""
     package = path.parent / "__init__.py"
     if path.stem in _KNOWN_AS or not package.is_file():
         return None
@@ -120,7 +116,7 @@ def _public_names(path: Path) -> frozenset[str] | None:
 
 
 def _module_documents(tree: ast.Module, module: str, *, wanted: frozenset[str] | None) -> Iterator[tuple[str, str]]:
-    """The documents of one file; ``wanted`` limits them to definitions of these names."""
+    """The documents of one file, or only the definitions with the ``wanted`` names."""
     docstring = ast.get_docstring(tree)
     if docstring and wanted is None:
         yield module, _text(f"module {module}", module, docstring)
@@ -147,7 +143,7 @@ def _definition_documents(node: Definition, parent: str) -> Iterator[tuple[str, 
 
 
 def _definitions(body: list[ast.stmt]) -> Iterator[Definition]:
-    """The public definitions of a module or class body; platforms and fallbacks put some inside ``if`` and ``try``."""
+    """The public definitions of a module or class body, including those inside ``if`` and ``try``."""
     for node in body:
         if isinstance(node, Definition):
             if not node.name.startswith("_"):

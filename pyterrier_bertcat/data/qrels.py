@@ -1,4 +1,4 @@
-"""TREC qrels: ``qid iteration docno label`` lines, or those of a PyTerrier data set."""
+"""Relevance judgments: TREC qrels, or those of a PyTerrier data set."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import os
 
 import pandas as pd
 
-from pyterrier_bertcat.data.lines import decoded, numbered_lines, wrong_line
-from pyterrier_bertcat.data.named_datasets import dataset_named
+from pyterrier_bertcat.data.sources import dataset_named, decoded, numbered_lines, wrong_line
 from pyterrier_bertcat.errors import InputError
 
 
@@ -15,13 +14,14 @@ def read_qrels(source: str | os.PathLike[str]) -> pd.DataFrame:
     """Reads relevance judgments.
 
     Args:
-        source: A file, plain or gzip, or the name of a PyTerrier data set, such as ``"irds:vaswani"``.
+        source: A file, plain or gzip, with lines of ``qid iteration docno label``. Or the name of a PyTerrier data set,
+            such as ``"irds:vaswani"``.
 
     Returns:
         ``qid``, ``docno`` (str) and ``label`` (int).
 
     Raises:
-        InputError: The source can't be read or has no judgments, or a line is of another form; the message names it.
+        InputError: The source can't be read or has no judgments, or a line has another form; the message names it.
     """
     dataset = dataset_named(source)
     if dataset is not None:

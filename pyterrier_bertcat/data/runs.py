@@ -1,6 +1,6 @@
-"""TREC runs: read into result frames, written so that a run's name never stands for half a run.
+"""TREC runs: read into result frames, and written so that half a run never appears under a run's name.
 
-A row is ``qid Q0 docno rank score tag``, separated by blanks; ranks start at 1 there, and at 0 in PyTerrier's frames.
+A row is ``qid Q0 docno rank score tag``, separated by blanks. Ranks start at 1 there, and at 0 in PyTerrier's frames.
 """
 
 from __future__ import annotations
@@ -11,36 +11,34 @@ import os
 import secrets
 from array import array
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from pyterrier_bertcat.data.lines import decoded, numbered_lines, wrong_line
 from pyterrier_bertcat.data.order import best_first, ranks
-from pyterrier_bertcat.errors import InputError
+from pyterrier_bertcat.data.sources import decoded, numbered_lines, wrong_line
+from pyterrier_bertcat.errors import InputError, some_of
 
 _EXPECTED = "six columns, qid Q0 docno rank score tag, with a finite score"
-_NAMED = 3
+_LINES_NAMED = 3
 
 
 def read_run(path: str | os.PathLike[str], *, duplicates: Literal["fail", "first"] = "fail") -> pd.DataFrame:
     """Reads a TREC run, plain or gzip.
 
-    Rows are ordered by score, ties as `best_first` breaks them. The file's own ranks and the order of its rows are not
-    used, except that queries stay in order of first appearance.
+    Queries stay in order of first appearance; `best_first` orders their rows by score. The ranks in the file do not
+    count.
 
     Args:
         path: The file, UTF-8. Any number of spaces and tabs between columns, blank lines and CRLF are fine.
-        duplicates: What a (qid, docno) that comes again means: ``"fail"`` refuses the run, ``"first"`` keeps the
-            first of them.
+        duplicates: What to do if a (qid, docno) comes again: ``"fail"`` refuses the run, ``"first"`` keeps the first.
 
     Returns:
         ``qid``, ``docno`` (str), ``score`` (float64), ``rank`` (int64, 0 is best), on a fresh index.
 
     Raises:
-        InputError: The file can't be read or has no rows, a line is of another form, or a pair comes again; the
+        InputError: The file can't be read or has no rows, a line has another form, or a (qid, docno) comes again; the
             message names the lines.
     """
     qid_codes: dict[bytes, int] = {}
@@ -67,27 +65,26 @@ def read_run(path: str | os.PathLike[str], *, duplicates: Literal["fail", "first
     docnos = np.array([name.decode() for name in docno_codes], dtype=object)
     qids = np.array([name.decode() for name in qid_codes], dtype=object)
     query, document = np.asarray(queries), np.asarray(documents)
-    first = _first_of_each(query * len(docnos) + document)
+    _, first = np.unique(query * len(docnos) + document, return_index=True)
+    first.sort()
     if duplicates == "fail" and len(first) < len(query):
-        raise _duplicated(path, qids[query], docnos[document], np.asarray(numbers))
-    query, docno_of_row, score_of_row = query[first], docnos[document[first]], np.asarray(values)[first]
-    order = best_first(query, docno_of_row, score_of_row)
-    run: pd.DataFrame = pd.DataFrame(
-        {
-            "qid": qids[query[order]],
-            "docno": docno_of_row[order],
-            "score": score_of_row[order],
-            "rank": ranks(query[order]),
-        }
-    )
+        rows = pd.DataFrame({"qid": qids[query], "docno": docnos[document], "line": numbers})
+        raise InputError(
+            f"{path}: {_repeated(rows)}. Remove the wrong rows, or keep the first of each with duplicates='first' "
+            "(--duplicates first)"
+        )
+    query, names, scores = query[first], docnos[document[first]], np.asarray(values)[first]
+    order = best_first(query, names, scores)
+    columns = {"qid": qids[query[order]], "docno": names[order], "score": scores[order], "rank": ranks(query[order])}
+    run: pd.DataFrame = pd.DataFrame(columns)
     return run
 
 
 class RunWriter:
-    """Writes a TREC run, gzip where the name ends in ``.gz``, as a context manager.
+    """Writes a TREC run, gzipped if the name ends in ``.gz``, as a context manager.
 
-    The rows go to a temporary file in the same folder, which takes the run's name, and the place of what had it, when
-    the block is left without an error: on the disk for good, or not at all.
+    The rows go to a temporary file in the same folder. It takes the run's name, replacing what had it, only when the
+    block ends without an error and all rows are safely on the disk.
 
     Example:
         >>> with RunWriter("bertcat.run.gz") as run:  # doctest: +SKIP
@@ -99,16 +96,16 @@ class RunWriter:
 
         Args:
             path: Where the run goes; its folder must exist.
-            tag: The last column: the name of what made the run.
+            tag: The last column: the name of the system that made the run.
 
         Raises:
-            InputError: The tag is empty or has blanks, or the path is a folder's.
+            InputError: The tag is empty or has blanks, or the path is that of a folder.
         """
         if len(tag.split()) != 1:
-            raise InputError(f"the tag of a run is one word, got {tag!r}")
+            raise InputError(f"tag is one word, got {tag!r}")
         self.path = Path(path)
         if self.path.is_dir():
-            raise InputError(f"{self.path} is a folder, expected the name of a file to write")
+            raise InputError(f"expected the name of a file to write, got the folder {self.path}")
         self.tag = tag
         self._temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.part")
 
@@ -130,14 +127,13 @@ class RunWriter:
     def write(self, results: pd.DataFrame) -> None:
         """Adds the rows of a result frame, in their order.
 
-        Scores are written with as many digits as it takes to read the same number of the same type again, so that
-        there are no new ties.
+        Scores keep all digits that it takes to read the same number back, so that no new ties arise.
 
         Args:
             results: ``qid``, ``docno``, ``score`` and ``rank`` (0 is best; written as 1).
 
         Raises:
-            InputError: An identifier is empty, has blanks or is no Unicode, or a score is not finite.
+            InputError: An identifier is empty, has blanks or is not Unicode, or a score is not finite.
             OSError: The disk is full.
         """
         scores: np.ndarray[Any, Any] = results["score"].to_numpy()
@@ -145,15 +141,13 @@ class RunWriter:
             raise InputError(f"the scores of a run are finite numbers, got {scores[~np.isfinite(scores)][0]}")
         for name in (*results["qid"].unique(), *results["docno"].unique()):
             if not _is_one_word(name):
-                raise InputError(f"a run's columns are separated by blanks: {name!r} can't be a qid or docno in it")
+                raise InputError(f"blanks separate the columns of a run, so {name!r} can't be a qid or docno in it")
         rows = zip(results["qid"], results["docno"], results["rank"], scores, strict=True)
         self._rows.writelines(
             f"{qid} Q0 {docno} {rank + 1} {score!s} {self.tag}\n".encode() for qid, docno, rank, score in rows
         )
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             with self._file:
                 if kind is not None:
@@ -168,7 +162,7 @@ class RunWriter:
 
 
 def _is_one_word(name: object) -> bool:
-    """Whether an identifier comes back as it is from a file whose columns are separated by blanks."""
+    """Whether an identifier survives a file whose columns are separated by blanks."""
     try:
         content = str(name).encode()
     except UnicodeEncodeError:  # half of a surrogate pair
@@ -176,25 +170,12 @@ def _is_one_word(name: object) -> bool:
     return content.split() == [content]
 
 
-def _first_of_each(keys: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The positions of the keys that did not come before, int64, ascending."""
-    return np.sort(np.unique(keys, return_index=True)[1])
-
-
-def _duplicated(
-    path: str | os.PathLike[str],
-    qids: np.ndarray[Any, Any],
-    docnos: np.ndarray[Any, Any],
-    numbers: np.ndarray[Any, Any],
-) -> InputError:
-    rows = pd.DataFrame({"qid": qids, "docno": docnos, "line": numbers})
-    again = rows[rows.duplicated(["qid", "docno"], keep=False)].groupby(["qid", "docno"], sort=False)["line"]
+def _repeated(rows: pd.DataFrame) -> str:
+    """Counts the (qid, docno) that come again and names a few with their lines."""
+    again = rows[rows.duplicated(["qid", "docno"], keep=False)]
+    lines = again.groupby(["qid", "docno"], sort=False)["line"].agg(list)
     named = [
-        f"docno {docno!r} of qid {qid!r} on lines {' and '.join(map(str, lines.head(_NAMED)))}"
-        for (qid, docno), lines in list(again)[:_NAMED]
+        f"docno {docno!r} of qid {qid!r} on lines {' and '.join(map(str, numbers[:_LINES_NAMED]))}"
+        for (qid, docno), numbers in lines.items()
     ]
-    more = ", …" if again.ngroups > _NAMED else ""
-    return InputError(
-        f"{path}: {again.ngroups} duplicated (qid, docno): {', '.join(named)}{more}. Remove the wrong ones, or keep "
-        "the first of each with duplicates='first' (--duplicates first)"
-    )
+    return f"{len(named)} duplicated (qid, docno): {some_of(named, name=str)}"

@@ -1,4 +1,4 @@
-"""Queries by qid: from a TSV, from TREC topics (SGML without closing tags, or XML), or from a PyTerrier data set."""
+"""Queries by qid: from tab-separated lines, TREC topics (SGML without closing tags, or XML) or a PyTerrier data set."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import html
 import os
 import re
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from pyterrier_bertcat.data.fields import QUERY_FIELDS, chosen_field
-from pyterrier_bertcat.data.lines import decoded, numbered_lines, wrong_line
-from pyterrier_bertcat.data.named_datasets import dataset_named, ir_dataset
+from pyterrier_bertcat.data.sources import dataset_named, decoded, ir_dataset, numbered_lines, two_columns
 from pyterrier_bertcat.errors import InputError
 
 _QID_FIELDS = ("num", "number", "id", "qid", "identifier")
-# Of a topic: its opening tag with the attributes, and all up to the next topic or the end of this one.
+# A topic: its opening tag with the attributes, and all up to the next topic or the end of this one.
 _TOPIC = re.compile(r"<(top|topic)(\s[^>]*)?>(.*?)(?=</\1\s*>|<\1[\s>]|\Z)", re.DOTALL | re.IGNORECASE)
-# Of a field: its opening tag, and all up to the next tag, which may be another field's or its own end.
+# A field: its opening tag, and all up to the next tag, which may be another field's or its own end.
 _FIELD = re.compile(r"<([A-Za-z][\w-]*)[^>]*>((?:[^<]|<(?![A-Za-z/]))*)")
 _ATTRIBUTE = re.compile(r"""([\w-]+)\s*=\s*["']([^"']*)["']""")
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
@@ -27,18 +27,19 @@ def read_topics(source: str | os.PathLike[str], *, field: str | None = None) -> 
     """Reads the queries of a collection.
 
     Args:
-        source: A file, plain or gzip, UTF-8: lines of qid, tab and query, or TREC topics, which begin with ``<``. Or
+        source: A UTF-8 file, plain or gzip: lines of qid, tab and query, or TREC topics, which begin with ``<``. Or
             the name of a PyTerrier data set, such as ``"irds:trec-robust04"``.
-        field: Which part of a topic is the query. None: ``title``, else ``query``, ``question`` or ``text``, else the
-            only one that there is. A TSV has no parts.
+        field: The part of a topic that is the query. None: the first of `QUERY_FIELDS` that the topic has, or else its
+            only part.
 
     Returns:
-        Query by qid, in the source's order. A topic's blanks are single spaces; the labels in old TREC topics
-        (``Number:``, ``Description:``) are left out, and a labelled number's leading zeros too, as in TREC's qrels.
+        Query by qid, in the source's order. Runs of blanks in a topic become single spaces. The labels in old TREC
+        topics (``Number:``, ``Description:``) are left out, and so are a labelled number's leading zeros, as in TREC's
+        qrels.
 
     Raises:
-        InputError: The source can't be read or has no topics, a line or topic is of another form, or a qid comes
-            twice; the message names the line or topic.
+        InputError: The source can't be read or has no topics, a line or topic has another form, a qid comes twice, or
+            ``field`` is given for tab-separated lines. The message names the line or topic.
     """
     dataset = dataset_named(source)
     if dataset is not None:
@@ -47,11 +48,14 @@ def read_topics(source: str | os.PathLike[str], *, field: str | None = None) -> 
     first = next(lines, None)
     if first is None:
         raise InputError(f"{source} has no topics: the file is empty")
-    rest = ([first], lines)
+    lines = chain([first], lines)
     if first[1].lstrip().startswith(b"<"):
-        text = "".join(decoded(line, source, number) for part in rest for number, line in part)
+        text = "".join(decoded(line, source, number) for number, line in lines)
         return _collected(source, _from_trec(source, text, field))
-    return _collected(source, (_from_line(source, number, line) for part in rest for number, line in part))
+    if field is not None:
+        raise InputError(f"{source} has columns and no fields: leave topic_field (--topic-field) out")
+    rows = ((number, two_columns(line, source, number, expected="a qid, a tab and a query")) for number, line in lines)
+    return _collected(source, ((f"line {number}", qid.strip(), query.strip()) for number, (qid, query) in rows))
 
 
 def _collected(source: object, topics: Iterable[tuple[str, str, str]]) -> dict[str, str]:
@@ -61,19 +65,11 @@ def _collected(source: object, topics: Iterable[tuple[str, str, str]]) -> dict[s
         if not qid or not query:
             raise InputError(f"{source}, {where}: expected a qid and a query, got {qid!r} and {query!r}")
         if qid in queries:
-            raise InputError(f"{source}, {where}: the qid {qid!r} was there before, expected each of them once")
+            raise InputError(f"{source}, {where}: the qid {qid!r} was there before, expected each qid once")
         queries[qid] = query
     if not queries:
         raise InputError(f"{source} has no topics: expected lines of qid, tab and query, or <top> or <topic> elements")
     return queries
-
-
-def _from_line(source: str | os.PathLike[str], number: int, line: bytes) -> tuple[str, str, str]:
-    columns = decoded(line, source, number).split("\t")
-    if len(columns) != 2:
-        raise wrong_line(source, number, "a qid, a tab and a query", line)
-    qid, query = columns
-    return f"line {number}", qid.strip(), query.strip()
 
 
 def _from_trec(source: object, text: str, field: str | None) -> Iterator[tuple[str, str, str]]:
@@ -85,7 +81,7 @@ def _from_trec(source: object, text: str, field: str | None) -> Iterator[tuple[s
             parts.setdefault(name.lower(), value)
         values = {name: _unlabelled(name, _plain(value)) for name, value in parts.items()}
         qid = next((value for name in _QID_FIELDS if (value := values.pop(name, ""))), "")
-        if not values:  # a topic that is nothing but its query
+        if not values:  # the topic is nothing but its query
             values = {"query": _plain(body)}
         yield where, qid, values[chosen_field(list(values), field, defaults=QUERY_FIELDS, source=f"{source}, {where}")]
 
@@ -96,7 +92,7 @@ def _from_dataset(source: object, dataset: object, field: str | None) -> Iterato
         topics = dataset.get_topics(field)  # type: ignore[attr-defined]
         rows: Iterable[tuple[str, str]] = zip(topics["qid"], topics["query"], strict=True)
     elif not irds.has_queries():
-        raise InputError(f"the data set {source} has no queries: name one that has, or a file")
+        raise InputError(f"the data set {source} has no queries: name one that has some, or a file")
     else:
         available = [name for name in irds.queries_cls()._fields if name != "query_id"]
         name = chosen_field(available, field, defaults=QUERY_FIELDS, source=source)
@@ -106,7 +102,7 @@ def _from_dataset(source: object, dataset: object, field: str | None) -> Iterato
 
 
 def _unlabelled(name: str, value: str) -> str:
-    """A part without its label; a number that had one as in the qrels of the first TRECs, so 51 and not 051."""
+    """A part without its label. A labelled number loses its leading zeros too, as in the first TRECs' qrels."""
     label = _LABELS.get(name)
     if label is None or not value.startswith(label):
         return value
@@ -115,5 +111,5 @@ def _unlabelled(name: str, value: str) -> str:
 
 
 def _plain(markup: str) -> str:
-    """Text without entities, its blanks single spaces."""
+    """Text without entities, with single spaces."""
     return " ".join(html.unescape(markup).split())

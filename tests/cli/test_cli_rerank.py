@@ -18,6 +18,7 @@ from helpers.waiting import wait_until
 from pyterrier_bertcat.cli import main
 from pyterrier_bertcat.data.runs import read_run
 from pyterrier_bertcat.model.checkpoint import save_checkpoint
+from pyterrier_bertcat.pairs.passages import Passages
 from pyterrier_bertcat.reranker import BertCatReRanker
 
 QUERIES = {"301": "copy a folder with everything in it", "302": "read a file line by line", "303": "sort a list"}
@@ -112,11 +113,41 @@ def test_long_documents_are_scored_by_their_passages_or_named_as_cut_each_time(f
         assert "cut" not in capsys.readouterr().err
     assert main(command(files, "--aggregate", "mean")) == 1
     assert "--passages" in capsys.readouterr().err
-    tokens = []
-    for options in (["--max-length", "40"], ["--passages", "20", "--aggregate", "first"], ["--passages", "20,10"]):
-        assert main(command(files, "--dry-run", "--quiet", *options)) == 0
-        tokens.append(float(re.search(r"about ([\d,]+) tokens", capsys.readouterr().out).group(1).replace(",", "")))
+    options = (["--max-length", "40"], ["--passages", "20", "--aggregate", "first"], ["--passages", "20,10"])
+    tokens = [estimated_tokens(files, capsys, *some) for some in options]
     assert tokens[1] < tokens[0] < tokens[2] / 4
+
+
+def estimated_tokens(files, capsys, *options: str) -> float:
+    assert main(command(files, "--dry-run", "--quiet", *options)) == 0
+    return float(re.search(r"about ([\d,]+) tokens", capsys.readouterr().out)[1].replace(",", ""))
+
+
+def test_a_dry_run_cuts_as_the_job_would(files, capsys):
+    long = {docno: f"{text} {'fox ' * 600}" for docno, text in TEXTS.items()}
+    (files / "texts.jsonl").write_text("".join(f"{docno}\t{text}\n" for docno, text in long.items()))
+    pairs = len(QUERIES) * 14
+    assert estimated_tokens(files, capsys) == pytest.approx(pairs * 512, rel=0.05)
+    # As the authors trained: texts are cut to 200 tokens, beside the query and the special tokens.
+    assert 200 * pairs < estimated_tokens(files, capsys, "--truncation", "paper") < 230 * pairs
+    assert estimated_tokens(files, capsys, "--truncation", "only_text", "--max-length", "64") == pytest.approx(
+        pairs * 64, rel=0.05
+    )
+
+
+def test_kmax_averages_as_many_passages_as_it_says(files, capsys):
+    texts = {docno: f"{text} {'fox ' * 60}{text}" for docno, text in TEXTS.items()}
+    (files / "texts.jsonl").write_text("".join(f"{docno}\t{text}\n" for docno, text in texts.items()))
+    assert main(command(files, "--quiet", "--passages", "20,10", "--aggregate", "kmax:2")) == 0
+    frame = expected().drop(columns=["score", "rank"])
+    frame["text"] = frame["docno"].map(texts)
+    passages = Passages(length=20, stride=10, aggregate="kmax", k=2)
+    transformed = BertCatReRanker("mini", device="cpu", passages=passages, verbose=False)(frame)
+    run = read_run(files / "out.run")
+    assert run["docno"].tolist() == transformed["docno"].tolist()
+    assert np.abs(run["score"].to_numpy() - transformed["score"].to_numpy()).max() < 5e-5
+    assert main(command(files, "--passages", "20,10", "--aggregate", "max:2")) == 1
+    assert "k=2 goes with aggregate='kmax'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -162,10 +193,12 @@ def test_a_folder_of_somebody_else_is_not_taken_for_a_store(files, capsys):
     (files / "out.run.scores").mkdir()
     (files / "out.run.scores" / "thesis.tex").touch()
     assert main(command(files, store=True)) == 1
-    assert "is no score store" in capsys.readouterr().err
+    assert "is not a score store" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("more", [["--depth", "0"], ["--unknown", "ask"], ["--store", "s", "--no-store"]])
+@pytest.mark.parametrize(
+    "more", [["--depth", "0"], ["--unknown", "ask"], ["--store", "s", "--no-store"], ["--aggregate", "kmax"]]
+)
 def test_wrong_usage_exits_with_2(files, more, capsys):
     with pytest.raises(SystemExit) as stop:
         main(command(files, *more))

@@ -65,6 +65,8 @@ def test_a_dry_run_reads_and_trains_nothing(files, capsys):
     assert main(command(files, "--dry-run", "--text-fields", "title,contents")) == 0
     assert "27 candidates of 3 queries" in capsys.readouterr().out
     assert not (files / "trained").exists()
+    assert main([*command(files, "--dry-run"), "--model", "no/such/folder"]) == 1
+    assert "no/such/folder" in capsys.readouterr().err
 
 
 def test_options_reach_the_training(files, capsys):
@@ -94,7 +96,9 @@ def test_what_is_wrong_is_one_line_and_exit_code_1(files, more, complaint, capsy
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("more", [["--steps", "0"], ["--valid-qrels", "qrels"]])
+@pytest.mark.parametrize(
+    "more", [["--steps", "0"], ["--valid-qrels", "qrels"], ["--measure", "RR@10"], ["--patience", "2"]]
+)
 def test_wrong_usage_exits_with_2(files, more, capsys):
     with pytest.raises(SystemExit) as stop:
         main(command(files, *more))

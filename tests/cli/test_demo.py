@@ -1,16 +1,14 @@
 from __future__ import annotations
 
-import io
-
 import pandas as pd
 import pyterrier as pt
 import pytest
 from ir_measures import nDCG
 
-from pyterrier_bertcat.cli.demo_report import DemoOptions, experiment_report, run_demo, side_by_side
+from pyterrier_bertcat.cli import main
+from pyterrier_bertcat.cli.demo import experiment_report, side_by_side
 from pyterrier_bertcat.data.bm25 import Bm25Retriever
 from pyterrier_bertcat.data.pydoc_collection import PydocDataset, pydoc_documents
-from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.model.checkpoint import save_checkpoint
 from pyterrier_bertcat.reranker import BertCatReRanker
 
@@ -20,14 +18,10 @@ def model(tiny_checkpoint, tmp_path_factory) -> str:
     return str(save_checkpoint(tiny_checkpoint, tmp_path_factory.mktemp("checkpoint") / "tiny"))
 
 
-def shown(question: str | None, **options: object) -> str:
-    out = io.StringIO()
-    run_demo(question, DemoOptions(**options), out=out)
-    return out.getvalue()
-
-
-def test_a_question_shows_both_rankings_of_the_same_documents(model):
-    printed = shown("copy a folder with everything in it", model=model, depth=7, top=7)
+def test_a_question_shows_both_rankings_of_the_same_documents(model, capsys):
+    question = "copy a folder with everything in it"
+    assert main(["demo", "--model", model, "--depth", "7", "--top", "7", question]) == 0
+    printed = capsys.readouterr().out
     assert "first 7 re-ranked" in printed
     rows = [line.split() for line in printed.splitlines() if line[:2].strip().isdigit()]
     assert [row[0] for row in rows] == [str(place) for place in range(1, 8)]
@@ -39,30 +33,43 @@ def test_a_question_shows_both_rankings_of_the_same_documents(model):
 
 @pytest.mark.filterwarnings("ignore:.* too long")
 def test_without_a_question_an_experiment_runs_over_all_of_them(model, capsys):
-    printed = shown(None, model=model, depth=3)
+    assert main(["demo", "--model", model, "--depth", "3"]) == 0
+    printed = capsys.readouterr().out
     assert "66 questions" in printed
     assert "nDCG@10" in printed
     assert "MRR@10" in printed
     assert "BM25 >> tiny" in printed
     assert "paired t-test" in printed
     assert "p = " in printed
-    assert capsys.readouterr().out == ""  # PyTerrier itself prints nothing in between
+    assert len(printed.splitlines()) == 12  # PyTerrier itself prints nothing in between
 
 
-def test_a_question_of_unknown_words_says_so(model):
-    assert "none of the question's words" in shown("qwertzuiop", model=model)
+def test_a_question_of_unknown_words_says_so(model, capsys):
+    assert main(["demo", "--model", model, "qwertzuiop"]) == 0
+    assert "none of the question's words" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("question", ["", "   "])
-def test_a_blank_question_is_refused_before_anything_is_loaded(question):
-    with pytest.raises(InputError, match="empty"):
-        shown(question, model="/nowhere")
+def test_a_blank_question_is_refused_before_anything_is_loaded(question, capsys):
+    assert main(["demo", "--model", "/nowhere", question]) == 1
+    assert "the question is empty" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", ["depth", "top"])
-def test_an_option_below_one_is_refused(option):
-    with pytest.raises(InputError, match=f"{option} must be at least 1"):
-        DemoOptions(**{option: 0})
+@pytest.mark.parametrize("options", [["--backend", "nonesuch"], ["--dtype", "int8"], ["--dtype", "nonesuch"]])
+def test_what_computes_and_how_precisely_is_not_dropped(options, capsys):
+    assert main(["demo", *options, "copy a folder"]) == 1
+    assert f"{options[0].removeprefix('--')} is one of" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("int8_compiles")
+def test_int8_is_calibrated_for_any_model(model, tmp_path, capsys):
+    pytest.importorskip("openvino")
+    int8 = ["demo", "--model", model, "--backend", "openvino", "--dtype", "int8", "--depth", "3", "copy a folder"]
+    assert main(int8) == 1
+    assert "calibration" in capsys.readouterr().err
+    (tmp_path / "pairs.tsv").write_text("".join(f"question {word}\ta text about {word}\n" for word in ("tea", "snow")))
+    assert main([*int8, "--calibration", str(tmp_path / "pairs.tsv")]) == 0
+    assert "BM25 >> tiny" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("width", [80, 101, 120])
@@ -77,7 +84,7 @@ def test_side_by_side_fits_its_width_even_with_long_names(width):
             "text": ["x\n\nSome words. " * 20, "y\n\nShort."],
         }
     )
-    printed = side_by_side(first, second, model="someone/some-model", top=5, width=width)
+    printed = side_by_side(first, second, names=("BM25", "BM25 >> some-model"), top=5, width=width)
     lines = printed.splitlines()
     assert max(len(line) for line in lines) <= width
     assert lines[0].split() == ["BM25", "BM25", ">>", "some-model"]

@@ -81,9 +81,11 @@ def test_pyterrier_can_inspect_it():
     assert pt.inspect.transformer_outputs(retriever, ["qid", "query"]) == ["qid", "query", "docno", "score", "rank"]
 
 
-def test_nothing_to_index_is_refused():
+def test_nothing_to_index_or_to_find_is_refused():
     with pytest.raises(InputError, match="at least one document"):
         Bm25Retriever([])
+    with pytest.raises(InputError, match="num_results is a whole number of at least 1, got 0"):
+        Bm25Retriever([{"docno": "d1", "text": "one"}], num_results=0)
 
 
 def test_a_missing_bm25s_names_the_extra(monkeypatch):

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pyterrier_bertcat.data.qrels import read_qrels
-from pyterrier_bertcat.data.texts import read_texts
+from pyterrier_bertcat.data.texts import read_pairs, read_texts
 from pyterrier_bertcat.errors import InputError
 
 
@@ -51,6 +51,7 @@ def test_the_wanted_texts_are_read(tmp_path, content, fields, expected, pack):
         (jsonl({"docno": "d1", "text": "t"}), ("body",), "line 1: expected a field 'body', there are 'text'"),
         ('{"docno": "d1", "text": "\\ud800"}', (), "line 1: expected Unicode in the text"),
         (b"d1\t\xff", (), "line 1: expected UTF-8"),
+        ("d1\tone\n", ("title",), "has columns and no fields: leave text_fields (--text-fields) out"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, content, fields, complaint):
@@ -115,6 +116,33 @@ def test_an_ir_dataset_is_read_by_its_name(tmp_path):
     with pytest.raises(InputError, match="expected a field 'body', there are 'text'"):
         read_texts(f"irds:{name}", ["d2"], fields=["body"])
     assert read_qrels(f"irds:{name}").to_numpy().tolist() == [["q1", "d1", 2]]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["q one\td one \r\n\nq two\td\n", jsonl({"query": "q one", "text": "d one "}, {"text": "d", "query": "q two"})],
+)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_pairs_are_read(tmp_path, content, pack):
+    (tmp_path / "pairs").write_bytes(pack(content.encode()))
+    assert read_pairs(tmp_path / "pairs") == [("q one", "d one "), ("q two", "d")]
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("", "is empty: expected lines of query, tab and text"),
+        ("q\td\nno tab\n", "line 2: expected a query, a tab and a text, or JSON objects, got 'no tab'"),
+        (jsonl({"query": "q", "text": "t"}) + "q\tt", "line 2: expected a JSON object ("),
+        (jsonl({"query": "q"}), "line 1: expected a field 'text', there are 'query'"),
+        (jsonl({"query": 7, "text": "t"}), "line 1: expected a string in field 'query', got 7"),
+    ],
+)
+def test_wrong_pairs_are_named(tmp_path, content, complaint):
+    (tmp_path / "pairs").write_text(content)
+    with pytest.raises(InputError) as caught:
+        read_pairs(tmp_path / "pairs")
+    assert complaint in str(caught.value)
 
 
 def test_qrels_are_read(tmp_path):

@@ -113,6 +113,12 @@ def test_what_is_wrong_is_named(tmp_path, content, complaint):
     assert complaint in str(caught.value)
 
 
+def test_columns_have_no_field_to_choose(tmp_path):
+    (tmp_path / "topics").write_text("q1\tfirst\n")
+    with pytest.raises(InputError, match="has columns and no fields: leave topic_field"):
+        read_topics(tmp_path / "topics", field="desc")
+
+
 pieces = st.sampled_from(
     [
         "<top>",
