@@ -247,7 +247,7 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
     @property
     def checkpoint(self) -> Checkpoint:
         """Model and tokenizer, loaded at the first use; float32, on the CPU, in evaluation mode."""
-        from pyterrier_bertcat.model.source import checkpoint_from
+        from pyterrier_bertcat.model.checkpoint import checkpoint_from
 
         with self._lock:
             wanted = (self.model, self.revision)

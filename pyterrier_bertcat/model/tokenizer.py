@@ -23,7 +23,7 @@ _MOST_PADDING = 128
 
 
 def load_tokenizer(folder: Path, encoder_config: PretrainedConfig) -> PreTrainedTokenizerFast:
-    """Load a checkpoint's fast tokenizer.
+    """Loads a checkpoint's fast tokenizer.
 
     Args:
         folder: Where its files are; nothing is downloaded and no code in it is run.
@@ -74,7 +74,7 @@ def _stated_class(folder: Path) -> str | None:
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerFast, embedding_rows: int, *, source: str) -> None:
-    """Refuse a vocabulary that is not the encoder's: its ids would mean other words, or none.
+    """Refuses a vocabulary that is not the encoder's: its ids would mean other words, or none.
 
     Args:
         tokenizer: The tokenizer to check.
@@ -100,7 +100,7 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerFast, embedding_rows: int, *,
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write a tokenizer, without the truncation and padding that its last use may have left in it."""
+    """Writes a tokenizer, without the truncation and padding that its last use may have left in it."""
     clean = copy.deepcopy(tokenizer)
     clean.backend_tokenizer.no_truncation()
     clean.backend_tokenizer.no_padding()

@@ -22,7 +22,7 @@ _Module = TypeVar("_Module", bound=torch.nn.Module)
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Read a checkpoint's weights, without ever running what a file says.
+    """Reads a checkpoint's weights, without ever running what a file says.
 
     Args:
         folder: Holds ``model.safetensors``, which is preferred, or ``pytorch_model.bin``.
@@ -82,7 +82,7 @@ def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
 
 
 def build_and_fill(build: Callable[[], _Module], weights: Mapping[str, torch.Tensor], *, source: str) -> _Module:
-    """Build a model and fill it with weights, which must be exactly the ones that it has.
+    """Builds a model and fills it with weights, which must be exactly the ones that it has.
 
     The model is first built without memory, so no time goes into random weights that would be thrown away.
 
@@ -117,7 +117,7 @@ def build_and_fill(build: Callable[[], _Module], weights: Mapping[str, torch.Ten
 
 
 def _restore_constants(model: torch.nn.Module) -> bool:
-    """Fill in the buffers that no file holds. Returns False if the value of one is unknown here."""
+    """Fills in the buffers that no file holds. Returns False if the value of one is unknown here."""
     saved = model.state_dict().keys()
     for path, module in model.named_modules():
         for name, buffer in list(module.named_buffers(recurse=False)):
@@ -134,28 +134,24 @@ def _restore_constants(model: torch.nn.Module) -> bool:
 
 
 def _check_fit(expected: Mapping[str, torch.Tensor], got: Mapping[str, torch.Tensor], source: str) -> None:
-    faults = []
-    if missing := [name for name in expected if name not in got]:
-        faults.append(f"missing {_listed(missing)}")
-    if unexpected := [name for name in got if name not in expected]:
-        faults.append(f"unexpected {_listed(unexpected)}")
-    misshaped = [
-        f"{name} (expected {tuple(expected[name].shape)}, got {tuple(got[name].shape)})"
-        for name in expected
-        if name in got and expected[name].shape != got[name].shape
-    ]
-    if misshaped:
-        faults.append(f"of another shape {_listed(misshaped)}")
-    if no_reals := [
-        name
-        for name in expected
-        if name in got and expected[name].is_floating_point() and not got[name].is_floating_point()
-    ]:
-        faults.append(f"not floating-point {_listed(no_reals)}")
-    if faults:
+    both = [name for name in expected if name in got]
+    faults = {
+        "missing": [name for name in expected if name not in got],
+        "unexpected": [name for name in got if name not in expected],
+        "of another shape": [
+            f"{name} (expected {tuple(expected[name].shape)}, got {tuple(got[name].shape)})"
+            for name in both
+            if expected[name].shape != got[name].shape
+        ],
+        "not floating-point": [
+            name for name in both if expected[name].is_floating_point() and not got[name].is_floating_point()
+        ],
+    }
+    if any(faults.values()):
+        listed = "; ".join(f"{fault} {_listed(names)}" for fault, names in faults.items() if names)
         raise CheckpointError(
-            f"{source}: the weights do not fit the model that config.json describes: {'; '.join(faults)}. "
-            "Check that both files are of the same checkpoint."
+            f"{source}: the weights do not fit the model that config.json describes: {listed}. "
+            "Check that both files belong to the same checkpoint."
         )
 
 
