@@ -46,14 +46,7 @@ class CrossEncoder(torch.nn.Module):
         return positions - (int(config.pad_token_id) + 1 if family_of(config).counts_from_padding else 0)
 
     def cast_encoder(self: _Model, dtype: torch.dtype) -> _Model:
-        """Casts the encoder in place to another floating-point type; the layers after it stay float32.
-
-        Args:
-            dtype: ``torch.float32``, ``torch.bfloat16`` or ``torch.float16``.
-
-        Returns:
-            This model.
-        """
+        """Casts the encoder in place to another floating-point type, and returns self. The head stays float32."""
         torch.nn.Module.to(self.bert_model, dtype=dtype)
         return self
 
@@ -104,16 +97,9 @@ class CrossEncoder(torch.nn.Module):
 
 
 def float32_linear(layer: torch.nn.Linear, vectors: torch.Tensor) -> torch.Tensor:
-    """Applies a linear layer in float32 whatever the input's dtype, the layer's dtype and autocast say.
+    """Applies a linear layer in float32, whatever the dtypes and autocast say: (batch, in) -> float32 (batch, out).
 
-    Scores rounded to half precision would tie: bfloat16 knows only 128 numbers between 4 and 8.
-
-    Args:
-        layer: The layer, of shape (out, in).
-        vectors: (batch, in), of any floating-point type.
-
-    Returns:
-        float32 (batch, out).
+    Scores rounded to half precision would tie: bfloat16 has only 128 numbers between 4 and 8.
     """
     bias = None if layer.bias is None else layer.bias.float()
     with torch.autocast(device_type=vectors.device.type, enabled=False):
@@ -166,7 +152,7 @@ class BertCatModel(CrossEncoder, PreTrainedModel):  # type: ignore[no-untyped-ca
             The model, in evaluation mode.
 
         Raises:
-            CheckpointError: The encoder has other weights than one that ``AutoModel`` loads.
+            CheckpointError: Its weights are not those of an encoder that ``AutoModel`` loads.
         """
         with torch.device("meta"):  # shapes only: the encoder is already there
             model = cls(BertCatConfig.from_encoder_config(encoder.config, bert_model))
@@ -195,7 +181,8 @@ class BertCatModel(CrossEncoder, PreTrainedModel):  # type: ignore[no-untyped-ca
         wants_info = kwargs.pop("output_loading_info", False)
         loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         model, info = loaded
-        wrong = [f"{kind[:-5]}: {name}" for kind in _WRONG_KEYS for name in sorted(map(str, info[kind]))]
+        kinds = ("missing", "unexpected", "mismatched")
+        wrong = [f"{kind}: {name}" for kind in kinds for name in sorted(map(str, info[f"{kind}_keys"]))]
         if wrong:
             raise CheckpointError(
                 f"the weights do not fit a BERT_Cat with this configuration: {'; '.join(wrong[:10])}. "
@@ -214,8 +201,6 @@ class BertCatModel(CrossEncoder, PreTrainedModel):  # type: ignore[no-untyped-ca
             facts.pop("known_scores", None)
         return {"architectures": ["BERT_Cat"], "model_type": BertCatConfig.model_type, **facts}
 
-
-_WRONG_KEYS = ("missing_keys", "unexpected_keys", "mismatched_keys")
 
 AutoConfig.register(BertCatConfig.model_type, BertCatConfig, exist_ok=True)
 AutoModel.register(BertCatConfig, BertCatModel, exist_ok=True)

@@ -22,13 +22,10 @@ class SequenceClassificationModel(CrossEncoder):
     """A one-logit sequence classifier of Hugging Face, as a cross-encoder; scores are its raw logits."""
 
     def __init__(self, config: PretrainedConfig) -> None:
-        """Builds with random weights.
-
-        Args:
-            config: The classifier's configuration.
+        """Builds the classifier with random weights.
 
         Raises:
-            CheckpointError: It has more than one logit, or its family is not known here.
+            CheckpointError: It has more than one logit, or its family is not in `families`.
         """
         super().__init__()
         if config.num_labels != 1:

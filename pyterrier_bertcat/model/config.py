@@ -86,14 +86,11 @@ class BertCatConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
 
     @classmethod
     def from_encoder_config(cls, encoder_config: PretrainedConfig, bert_model: str | None = None) -> BertCatConfig:
-        """Configures a BERT_Cat over an encoder.
+        """Configures a BERT_Cat over an encoder, so that loading it needs no look-up.
 
         Args:
             encoder_config: The encoder's configuration.
             bert_model: The encoder's name. None takes the hub name that it was loaded by, or its model type.
-
-        Returns:
-            A self-contained configuration.
         """
         loaded_by = str(encoder_config.name_or_path or "")
         if Path(loaded_by).exists():  # a folder on this machine says nothing to anybody else
@@ -129,13 +126,7 @@ class BertCatConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
 
 
 def read_config(folder: Path) -> PretrainedConfig:
-    """Reads the configuration of a checkpoint.
-
-    Args:
-        folder: Holds ``config.json``.
-
-    Returns:
-        A `BertCatConfig`, or the configuration of a sequence classifier.
+    """Reads the configuration in a checkpoint's folder: a `BertCatConfig`, or that of a sequence classifier.
 
     Raises:
         CheckpointError: The file is missing or damaged, its model type is unknown, or its sizes are impossible.
@@ -185,7 +176,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
 
 
 def _largest_number(facts: Any) -> int:
-    """The largest of the integers in a JSON value."""
+    """Finds the largest integer in a JSON value."""
     largest, left = 0, [facts]
     while left:
         value = left.pop()
@@ -208,13 +199,7 @@ def lasting_facts(config: PretrainedConfig) -> dict[str, Any]:
 
 
 def find_encoder_config(name: str) -> PretrainedConfig:
-    """Finds an encoder's configuration by its hub name: well-known ones without any network.
-
-    Args:
-        name: A hub name, such as ``distilbert-base-uncased``.
-
-    Returns:
-        The encoder's configuration; its weights are never downloaded.
+    """Finds an encoder's configuration, never its weights, by its hub name: a well-known one without any network.
 
     Raises:
         CheckpointError: The name is not a hub name or is also a local path, or neither the hub nor its cache has it.

@@ -37,10 +37,6 @@ def is_hub_name(name: str) -> bool:
 def hub_folder(name: str, *, revision: str | None = None) -> Path:
     """Finds a repository's files in the hub's cache, and downloads those that are needed and missing.
 
-    Args:
-        name: The repository, ``owner/model``.
-        revision: Branch, tag or commit. None means the main branch.
-
     Returns:
         The folder of one commit in the cache, with the small files and one file of weights.
 

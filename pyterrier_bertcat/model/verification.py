@@ -85,33 +85,6 @@ class Verification:
         return "\n".join(lines)
 
 
-def known_scores(checkpoint: Checkpoint) -> tuple[tuple[str, str, float], ...]:
-    """Looks up the scores that a checkpoint should give.
-
-    Args:
-        checkpoint: Any checkpoint.
-
-    Returns:
-        Query, text and score of each known answer: those in its configuration, or those of the model card if it is the
-        published checkpoint from the hub. Empty if nothing is known.
-
-    Raises:
-        CheckpointError: The configuration's ``known_scores`` do not have the documented form.
-    """
-    stated = getattr(checkpoint.model.config, "known_scores", None)
-    if stated:
-        try:
-            return tuple((str(fact["query"]), str(fact["text"]), float(fact["score"])) for fact in stated)
-        except (TypeError, KeyError, ValueError) as error:
-            raise CheckpointError(
-                f"{checkpoint.source}: config.json: expected known_scores as a list of objects with query, text and "
-                f"score, got {str(stated)[:100]}"
-            ) from error
-    if checkpoint.source.partition("@")[0] == PUBLISHED:
-        return PUBLISHED_SCORES
-    return ()
-
-
 def verify_checkpoint(
     checkpoint: Checkpoint,
     score: ScorePairs,
@@ -132,9 +105,10 @@ def verify_checkpoint(
         The comparison; it passed.
 
     Raises:
-        CheckpointError: A score differs by more than the tolerance, or no score of this checkpoint is known.
+        CheckpointError: A score differs by more than the tolerance, no score of this checkpoint is known, or the
+            ``known_scores`` of its configuration do not have the documented form.
     """
-    facts = tuple(known_scores(checkpoint) if known is None else known)
+    facts = tuple(_known_scores(checkpoint) if known is None else known)
     if not facts:
         raise CheckpointError(
             f"no score of {checkpoint.source!r} is known, so it can't be verified: its config.json has no "
@@ -169,3 +143,17 @@ def record_known_scores(checkpoint: Checkpoint, score: ScorePairs, pairs: Sequen
     checkpoint.model.config.known_scores = [
         {"query": query, "text": text, "score": float(value)} for (query, text), value in zip(pairs, got, strict=True)
     ]
+
+
+def _known_scores(checkpoint: Checkpoint) -> tuple[tuple[str, str, float], ...]:
+    """Looks up query, text and score of each known answer: from the configuration, or else from the model card."""
+    stated = getattr(checkpoint.model.config, "known_scores", None)
+    if stated:
+        try:
+            return tuple((str(fact["query"]), str(fact["text"]), float(fact["score"])) for fact in stated)
+        except (TypeError, KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"{checkpoint.source}: config.json: expected known_scores as a list of objects with query, text and "
+                f"score, got {str(stated)[:100]}"
+            ) from error
+    return PUBLISHED_SCORES if checkpoint.source.partition("@")[0] == PUBLISHED else ()

@@ -22,10 +22,7 @@ _Module = TypeVar("_Module", bound=torch.nn.Module)
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Reads a checkpoint's weights, without ever running what a file says.
-
-    Args:
-        folder: Holds ``model.safetensors``, which is preferred, or ``pytorch_model.bin``.
+    """Reads a checkpoint's weights from ``model.safetensors`` or else ``pytorch_model.bin``, and never runs their code.
 
     Returns:
         Weights by the file's names; floating-point ones as float32, on the CPU, mapped from the file where possible.
@@ -45,10 +42,9 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
-        weights: dict[str, torch.Tensor] = load_file(path, device="cpu")
+        return dict(load_file(path, device="cpu"))
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(_damaged(path, "a safetensors file", error)) from error
-    return weights
 
 
 def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
@@ -88,11 +84,11 @@ def build_and_fill(build: Callable[[], _Module], weights: Mapping[str, torch.Ten
 
     Args:
         build: Builds the model.
-        weights: Tensors by the model's names. They are not copied.
+        weights: Tensors by the model's names, on the CPU. They are not copied.
         source: Where they come from, for messages.
 
     Returns:
-        The model on the CPU, in evaluation mode.
+        The model, in evaluation mode.
 
     Raises:
         CheckpointError: A weight is missing, unexpected or of another shape, and the message names it; or the model

@@ -10,7 +10,6 @@ from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save
 from pyterrier_bertcat.model.names import PUBLISHED
 from pyterrier_bertcat.model.verification import (
     PUBLISHED_SCORES,
-    known_scores,
     record_known_scores,
     verify_checkpoint,
 )
@@ -100,7 +99,7 @@ def test_malformed_known_answers_are_named(folder):
     checkpoint = load_checkpoint(folder)
     checkpoint.model.config.known_scores = [{"query": "q"}]
     with pytest.raises(CheckpointError, match="list of objects with query, text and score"):
-        known_scores(checkpoint)
+        verify_checkpoint(checkpoint, scorer(checkpoint))
 
 
 @pytest.mark.parametrize("source", [PUBLISHED, f"{PUBLISHED}@main"])
