@@ -232,9 +232,9 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
 
     def _stored_scorer(self, store: ScoreStore | str | os.PathLike[str]) -> ReadThroughScorer:
         """A scorer for one frame. It looks for the checkpoint's fingerprint anew, in case the files have changed."""
+        from pyterrier_bertcat.store.fingerprints import fingerprint_of
         from pyterrier_bertcat.store.read_through import ReadThroughScorer
         from pyterrier_bertcat.store.score_store import ScoreStore
-        from pyterrier_bertcat.store.fingerprints import fingerprint_of
 
         store = store if isinstance(store, ScoreStore) else ScoreStore(store)
         with self._lock:
@@ -444,7 +444,7 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
     @property
     def checkpoint(self) -> Checkpoint:
         """The model and its tokenizer, loaded at the first use: float32, on the CPU, in evaluation mode."""
-        from pyterrier_bertcat.model.source import checkpoint_from
+        from pyterrier_bertcat.model.checkpoint import checkpoint_from
 
         with self._lock:
             wanted = (self.model, self.revision)

@@ -46,29 +46,16 @@ class CrossEncoder(torch.nn.Module):
         return positions - (int(config.pad_token_id) + 1 if family_of(config).counts_from_padding else 0)
 
     def cast_encoder(self: _Model, dtype: torch.dtype) -> _Model:
-        """Cast the encoder in place to another floating-point type; the layers after it stay float32.
-
-        Args:
-            dtype: ``torch.float32``, ``torch.bfloat16`` or ``torch.float16``.
-
-        Returns:
-            This model.
-        """
+        """Casts the encoder in place to another floating-point type, and returns self. The head stays float32."""
         torch.nn.Module.to(self.bert_model, dtype=dtype)
         return self
 
     def encode(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Compute the first token's last hidden state.
+        """Computes the first token's last hidden state: (batch, hidden), in the encoder's dtype.
 
-        Args:
-            input_ids: int64 (batch, length).
-            attention_mask: int64 (batch, length), 1 for tokens and 0 for padding.
-            token_type_ids: int64 (batch, length), or None; ignored if the encoder takes none.
-
-        Returns:
-            (batch, hidden), in the encoder's dtype.
+        The arguments are those of `forward`.
         """
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         if token_type_ids is not None and self.uses_token_types:
@@ -83,14 +70,13 @@ class CrossEncoder(torch.nn.Module):
         token_type_ids: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Score a padded batch of pairs.
+        """Scores a padded batch of pairs.
 
         Args:
             input_ids: int64 (batch, length): ``[CLS] query [SEP] text [SEP]``, then padding.
             attention_mask: int64 (batch, length), 1 for tokens and 0 for padding.
             token_type_ids: int64 (batch, length), or None; ignored if the encoder takes none.
-            labels: Ignored. It is here so that a batch of `transformers.Trainer` can be passed as it is; the loss is
-                computed elsewhere.
+            labels: Ignored, so that a batch of `transformers.Trainer` can be passed as it is.
 
         Returns:
             float32 (batch,), higher is more relevant, not a probability.
@@ -99,28 +85,21 @@ class CrossEncoder(torch.nn.Module):
 
     @abstractmethod
     def relevance(self, first_token: torch.Tensor) -> torch.Tensor:
-        """Score encoded pairs: (batch, hidden) -> float32 (batch,)."""
+        """Scores encoded pairs: (batch, hidden) -> float32 (batch,)."""
 
-    @abstractmethod
     def published_weights(self) -> dict[str, torch.Tensor]:
-        """Return the weights by the names that they have in a file."""
+        """Returns the weights by the names that they have in a file."""
+        return dict(self.state_dict())
 
     @abstractmethod
     def file_config(self) -> dict[str, Any]:
-        """Return the content of ``config.json``."""
+        """Returns the content of ``config.json``."""
 
 
 def float32_linear(layer: torch.nn.Linear, vectors: torch.Tensor) -> torch.Tensor:
-    """Apply a linear layer in float32 whatever the input's dtype, the layer's dtype and autocast say.
+    """Applies a linear layer in float32, whatever the dtypes and autocast say: (batch, in) -> float32 (batch, out).
 
-    Scores rounded to half precision would tie: bfloat16 knows only 128 numbers between 4 and 8.
-
-    Args:
-        layer: The layer, of shape (out, in).
-        vectors: (batch, in), of any floating-point type.
-
-    Returns:
-        float32 (batch, out).
+    Scores rounded to half precision would tie: bfloat16 has only 128 numbers between 4 and 8.
     """
     bias = None if layer.bias is None else layer.bias.float()
     with torch.autocast(device_type=vectors.device.type, enabled=False):
@@ -146,7 +125,7 @@ class BertCatModel(CrossEncoder, PreTrainedModel):  # type: ignore[no-untyped-ca
 
     config_class = BertCatConfig
     base_model_prefix = "bert_model"
-    # Files from before transformers 4.31 hold the constant 0..511 as if it were a weight.
+    # As in `build_and_fill`: old files hold the constant 0..511 as if it were a weight.
     _keys_to_ignore_on_load_unexpected = [r"embeddings\.position_ids$"]  # noqa: RUF012
     _supports_sdpa = True  # this class has no attention of its own: the encoder chooses
 
@@ -163,7 +142,7 @@ class BertCatModel(CrossEncoder, PreTrainedModel):  # type: ignore[no-untyped-ca
 
     @classmethod
     def from_encoder(cls, encoder: PreTrainedModel, bert_model: str | None = None) -> BertCatModel:
-        """Put a fresh, untrained scoring layer on a trained encoder, for training.
+        """Puts a fresh, untrained scoring layer on a trained encoder, for training.
 
         Args:
             encoder: As ``AutoModel`` loads it. It is not copied; its weights become float32.
@@ -173,11 +152,10 @@ class BertCatModel(CrossEncoder, PreTrainedModel):  # type: ignore[no-untyped-ca
             The model, in evaluation mode.
 
         Raises:
-            CheckpointError: The encoder has other weights than one that ``AutoModel`` loads.
+            CheckpointError: Its weights are not those of an encoder that ``AutoModel`` loads.
         """
-        config = BertCatConfig.from_encoder_config(encoder.config, bert_model)
         with torch.device("meta"):  # shapes only: the encoder is already there
-            model = cls(config)
+            model = cls(BertCatConfig.from_encoder_config(encoder.config, bert_model))
         difference = sorted(model.bert_model.state_dict().keys() ^ encoder.state_dict().keys())
         if difference:
             raise CheckpointError(
@@ -195,14 +173,7 @@ class BertCatModel(CrossEncoder, PreTrainedModel):  # type: ignore[no-untyped-ca
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load as every Hugging Face model does, but refuse weights that don't fit exactly.
-
-        Args:
-            *args: As for ``transformers.PreTrainedModel.from_pretrained``.
-            **kwargs: As for ``transformers.PreTrainedModel.from_pretrained``.
-
-        Returns:
-            The model, or the model and its loading information if ``output_loading_info=True`` was asked for.
+        """Loads as ``transformers.PreTrainedModel.from_pretrained`` does, but refuses weights that don't fit exactly.
 
         Raises:
             CheckpointError: A weight is missing, unknown or of another shape; the message names it.
@@ -210,31 +181,26 @@ class BertCatModel(CrossEncoder, PreTrainedModel):  # type: ignore[no-untyped-ca
         wants_info = kwargs.pop("output_loading_info", False)
         loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         model, info = loaded
-        wrong = [f"{kind[:-5]}: {name}" for kind in _WRONG_KEYS for name in sorted(map(str, info[kind]))]
+        kinds = ("missing", "unexpected", "mismatched")
+        wrong = [f"{kind}: {name}" for kind in kinds for name in sorted(map(str, info[f"{kind}_keys"]))]
         if wrong:
             raise CheckpointError(
                 f"the weights do not fit a BERT_Cat with this configuration: {'; '.join(wrong[:10])}. "
-                "Check that both are of the same checkpoint"
+                "Check that both belong to the same checkpoint"
             )
         return (model, info) if wants_info else model
 
     def relevance(self, first_token: torch.Tensor) -> torch.Tensor:
-        """Score encoded pairs: (batch, hidden) -> float32 (batch,)."""
+        """Scores encoded pairs: (batch, hidden) -> float32 (batch,)."""
         return float32_linear(self._classification_layer, first_token).squeeze(-1)  # (batch,)
 
-    def published_weights(self) -> dict[str, torch.Tensor]:
-        """Return the weights by the names that they have in a file, which are those of ``state_dict()``."""
-        return dict(self.state_dict())
-
     def file_config(self) -> dict[str, Any]:
-        """Return the content of ``config.json``, which needs no other file and has the published architecture name."""
+        """Returns the content of ``config.json``, which needs no other file and has the published architecture name."""
         facts = lasting_facts(self.config)
         if not self.config.known_scores:
             facts.pop("known_scores", None)
         return {"architectures": ["BERT_Cat"], "model_type": BertCatConfig.model_type, **facts}
 
-
-_WRONG_KEYS = ("missing_keys", "unexpected_keys", "mismatched_keys")
 
 AutoConfig.register(BertCatConfig.model_type, BertCatConfig, exist_ok=True)
 AutoModel.register(BertCatConfig, BertCatModel, exist_ok=True)

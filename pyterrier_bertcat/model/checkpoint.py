@@ -1,4 +1,4 @@
-"""Checkpoints: loads a network with its tokenizer by name, and saves both to a folder or the hub."""
+"""Checkpoints: loads a network with its tokenizer by name, and saves both to a folder or to the hub."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import huggingface_hub
 import torch
 from safetensors.torch import save_file
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from pyterrier_bertcat.errors import CheckpointError, InputError
 from pyterrier_bertcat.model.bert_cat import BertCatModel, CrossEncoder
 from pyterrier_bertcat.model.classifier import SequenceClassificationModel
-from pyterrier_bertcat.model.config import BertCatConfig
-from pyterrier_bertcat.model.config_file import CONFIG_FILE, check_depth, read_config
+from pyterrier_bertcat.model.config import CONFIG_FILE, BertCatConfig, read_config
 from pyterrier_bertcat.model.fingerprint import checkpoint_digest
-from pyterrier_bertcat.model.hub import hub_folder, is_hub_name, upload_folder
-from pyterrier_bertcat.model.names import PACKAGED, packaged_folder
-from pyterrier_bertcat.model.tokenizer import load_tokenizer, save_tokenizer
+from pyterrier_bertcat.model.hub import hub_folder, is_hub_name
+from pyterrier_bertcat.model.names import PACKAGED, PIN, is_pin, packaged_folder
+from pyterrier_bertcat.model.tokenizer import check_vocabulary, load_tokenizer, save_tokenizer
 from pyterrier_bertcat.model.weights import SAFETENSORS_FILE, build_and_fill, read_weights
 
 
@@ -56,7 +57,7 @@ class Checkpoint:
 
 
 def load_checkpoint(name: str | Path, *, revision: str | None = None) -> Checkpoint:
-    """Load a checkpoint: a BERT_Cat, or a plain cross-encoder with one logit.
+    """Loads a checkpoint: a BERT_Cat, or a plain cross-encoder with one logit.
 
     Args:
         name: ``"mini"`` (packaged), a local folder, or a hub name such as
@@ -79,20 +80,55 @@ def load_checkpoint(name: str | Path, *, revision: str | None = None) -> Checkpo
     folder, source = _find(name, revision)
     config = read_config(folder)
     weights = read_weights(folder)
-    check_depth(config, weights, folder)
+    encoder_config = config.encoder_config if isinstance(config, BertCatConfig) else config
+    layers = int(getattr(encoder_config, "num_hidden_layers", 0))
+    if layers > len(weights):  # each layer has several: refuse them before they are built one by one
+        raise CheckpointError(
+            f"{folder}: the weights do not fit the model that {CONFIG_FILE} describes: {layers:,} layers, "
+            f"but {len(weights):,} weights"
+        )
     model: CrossEncoder
     if isinstance(config, BertCatConfig):
-        encoder_config = config.encoder_config
         model = build_and_fill(lambda: BertCatModel(config), weights, source=str(folder))
     else:
-        encoder_config = config
         names = SequenceClassificationModel.internal_names(config, weights)
         model = build_and_fill(lambda: SequenceClassificationModel(config), names, source=str(folder))
     return Checkpoint(model=model, tokenizer=load_tokenizer(folder, encoder_config), source=source)
 
 
+def checkpoint_from(
+    model: str | os.PathLike[str] | BertCatModel | Checkpoint, revision: str | None = None
+) -> Checkpoint:
+    """Turns what users pass as ``model=`` into a checkpoint: loads a name, or finds an object's tokenizer.
+
+    Args:
+        model: A hub name, a folder, ``"mini"``, a `Checkpoint`, or a `BertCatModel`. The tokenizer of a `BertCatModel`
+            is taken from the folder that it was loaded from, or else found by its encoder's name.
+        revision: Branch, tag or commit to load from the hub, or a pin, ``"sha256:…"``: the first digits of the
+            fingerprint that the checkpoint must have.
+
+    Raises:
+        CheckpointError: The model can't be loaded, does not have the pinned fingerprint, or has no tokenizer.
+    """
+    if isinstance(model, Checkpoint):
+        return model
+    if not isinstance(model, (str, os.PathLike)):
+        return Checkpoint(model=model, tokenizer=_find_tokenizer(model))
+    name = model if isinstance(model, str) else Path(model)
+    if revision is None or not is_pin(revision):
+        return load_checkpoint(name, revision=revision)
+    checkpoint = load_checkpoint(name)
+    if not checkpoint.fingerprint.startswith(revision.removeprefix(PIN)):
+        raise CheckpointError(
+            f"{str(name)!r} is pinned to {revision}, but its fingerprint is {PIN}{checkpoint.fingerprint}. Either its "
+            "files were changed, or the pin is from a release that computed fingerprints in another way (the changelog "
+            "says which). Restore the old files, pin the new fingerprint, or leave revision out to take it as it is"
+        )
+    return checkpoint
+
+
 def save_checkpoint(checkpoint: Checkpoint, folder: str | Path, *, dtype: torch.dtype | None = None) -> Path:
-    """Write a checkpoint that needs no other file: config, weights as safetensors, tokenizer.
+    """Writes a checkpoint that needs no other file: config, weights as safetensors, tokenizer.
 
     Everything is written beside the folder first. A new folder then appears complete or not at all. In an existing
     folder, ``config.json`` is removed first and written last, so after an interrupted save loading finds none and says
@@ -139,31 +175,42 @@ def push_checkpoint(
     revision: str | None = None,
     commit_message: str | None = None,
 ) -> str:
-    """Upload a checkpoint to the Hugging Face hub.
+    """Uploads what `save_checkpoint` writes to the Hugging Face hub.
 
-    Args:
-        checkpoint: The checkpoint to upload; the files are those that `save_checkpoint` writes.
-        repo_id: The repository, ``owner/model``. It is created if it does not exist.
-        private: Whether a new repository is private. None leaves it to the owner's settings.
-        token: Access token. None uses the login of this machine.
-        revision: The branch to write to, created if it does not exist. None means the main branch.
-        commit_message: None means a message that names this package.
+    `BertCatReRanker.push_to_hub` describes the arguments.
 
     Returns:
         The commit's address.
 
     Raises:
-        CheckpointError: The hub can't be reached, or it refuses.
+        CheckpointError: The name is not a hub name, the hub can't be reached, or it refuses.
     """
+    if not is_hub_name(repo_id):
+        raise CheckpointError(f"expected a hub repository as in 'owner/model', got {repo_id!r}")
+    api = huggingface_hub.HfApi(token=token)
     with tempfile.TemporaryDirectory() as scratch:
         folder = save_checkpoint(checkpoint, Path(scratch) / "checkpoint")
-        return upload_folder(
-            folder, repo_id, private=private, token=token, revision=revision, commit_message=commit_message
-        )
+        try:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            if revision is not None:
+                api.create_branch(repo_id, branch=revision, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                revision=revision,
+                commit_message=commit_message or "Upload a BERT_Cat with pyterrier-bertcat",
+            )
+        except Exception as error:  # its errors have no common base: see hub_folder
+            raise CheckpointError(
+                f"can't upload to {repo_id!r} on the Hugging Face hub: check the connection (HF_HUB_OFFLINE must not "
+                "be set), that you are logged in ('hf auth login') and may write there. "
+                f"({type(error).__name__}: {error})"
+            ) from error
+    return str(commit.commit_url)
 
 
 def _find(name: str | Path, revision: str | None) -> tuple[Path, str]:
-    """Find the folder that a name stands for, and the source to report."""
+    """Finds the folder that a name stands for, and the source to report."""
     if revision is not None and (isinstance(name, Path) or name == PACKAGED or Path(name).is_dir()):
         raise InputError(
             f"revision={revision!r} needs a name on the hub, got {str(name)!r}; leave revision out for this one"
@@ -203,3 +250,22 @@ def _move(written: Path, target: Path) -> None:
     for path in sorted(written.iterdir(), key=lambda path: path.name == CONFIG_FILE):
         os.replace(path, target / path.name)
     shutil.rmtree(written)
+
+
+def _find_tokenizer(model: CrossEncoder) -> PreTrainedTokenizerFast:
+    origin, encoder = str(getattr(model, "name_or_path", "")), str(getattr(model.config, "bert_model", ""))
+    try:
+        if origin and Path(origin).is_dir():
+            return load_tokenizer(Path(origin), model.bert_model.config)
+        found: Any = AutoTokenizer.from_pretrained(encoder, use_fast=True, trust_remote_code=False)
+        tokenizer: PreTrainedTokenizerFast = found
+        check_vocabulary(tokenizer, int(model.bert_model.config.vocab_size), source=encoder)
+        return tokenizer
+    except CheckpointError:  # there is a tokenizer, and the error says what is wrong with it
+        raise
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"expected a model with its tokenizer, got a {type(model).__name__} alone, and found no tokenizer in the "
+            f"folder it came from ({origin!r}) or by its encoder's name ({encoder!r}): pass "
+            "model=Checkpoint(model, tokenizer)"
+        ) from error

@@ -22,13 +22,10 @@ class SequenceClassificationModel(CrossEncoder):
     """A one-logit sequence classifier of Hugging Face, as a cross-encoder; scores are its raw logits."""
 
     def __init__(self, config: PretrainedConfig) -> None:
-        """Build with random weights.
-
-        Args:
-            config: The classifier's configuration.
+        """Builds the classifier with random weights.
 
         Raises:
-            CheckpointError: It has more than one logit, or its family is not known here.
+            CheckpointError: It has more than one logit, or its family is not in `families`.
         """
         super().__init__()
         if config.num_labels != 1:
@@ -46,21 +43,21 @@ class SequenceClassificationModel(CrossEncoder):
 
     @staticmethod
     def internal_names(config: PretrainedConfig, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Rename a file's weights to this class's names; the loader refuses those that are still unknown."""
+        """Renames a file's weights to this class's names; the loader refuses those that are still unknown."""
         return _rename(weights, [(old, new) for new, old in _names(_head_of(config))])
 
     def relevance(self, first_token: torch.Tensor) -> torch.Tensor:
-        """Score encoded pairs: (batch, hidden) -> float32 (batch,)."""
+        """Scores encoded pairs: (batch, hidden) -> float32 (batch,)."""
         activation = getattr(torch.nn.functional, self._head.activation)
         features = activation(float32_linear(self.dense, first_token))  # (batch, hidden)
         return float32_linear(self.output, self.dropout(features)).squeeze(-1)  # (batch,)
 
     def published_weights(self) -> dict[str, torch.Tensor]:
-        """Return the weights by the names that they have in Hugging Face's class."""
+        """Returns the weights by the names that they have in Hugging Face's class."""
         return _rename(self.state_dict(), _names(self._head))
 
     def file_config(self) -> dict[str, Any]:
-        """Return the content of ``config.json``."""
+        """Returns the content of ``config.json``."""
         return {"architectures": [self._head.architecture], **encoder_facts(self.config)}
 
 

@@ -1,11 +1,13 @@
-"""The configuration of a BERT_Cat: which encoder, and facts about its weights.
+"""The configuration of a BERT_Cat, and how a checkpoint's ``config.json`` is read. Importing this needs no torch.
 
-Reads the 8-line ``config.json`` of the published checkpoint, which only names its encoder, and writes one that
-holds the encoder's whole configuration, so that loading never needs a second download. Importing this needs no torch.
+The 8-line file of the published checkpoint only names its encoder. Those that this package writes hold the encoder's
+whole configuration, so that loading never needs a second download. A file may come from anybody, so its sizes are
+checked before anything is built.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from transformers import AutoConfig, PretrainedConfig
 
 from pyterrier_bertcat.errors import CheckpointError
+from pyterrier_bertcat.model.families import classifier_types
 
+CONFIG_FILE = "config.json"
 DEFAULT_ENCODER = "distilbert-base-uncased"
 
 _BERT_LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
@@ -40,6 +44,11 @@ _KNOWN_ENCODERS: dict[str, tuple[str, dict[str, int]]] = {
 
 # How weights were stored: a fact about a file, not about the model.
 _FILE_FACTS = ("architectures", "dtype", "torch_dtype", "transformers_version")
+
+# Configuration classes make lists and dictionaries as long as the file says. The largest usual number is the size of a
+# vocabulary: 250,002 for multilingual encoders.
+_MOST_IN_CONFIG = 2_000_000
+_MOST_CONFIG_BYTES = 4_000_000
 
 
 class BertCatConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
@@ -77,14 +86,11 @@ class BertCatConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
 
     @classmethod
     def from_encoder_config(cls, encoder_config: PretrainedConfig, bert_model: str | None = None) -> BertCatConfig:
-        """Configure a BERT_Cat over an encoder.
+        """Configures a BERT_Cat over an encoder, so that loading it needs no look-up.
 
         Args:
             encoder_config: The encoder's configuration.
             bert_model: The encoder's name. None takes the hub name that it was loaded by, or its model type.
-
-        Returns:
-            A self-contained configuration.
         """
         loaded_by = str(encoder_config.name_or_path or "")
         if Path(loaded_by).exists():  # a folder on this machine says nothing to anybody else
@@ -119,25 +125,81 @@ class BertCatConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         return int(self.encoder_config.hidden_size)
 
 
+def read_config(folder: Path) -> PretrainedConfig:
+    """Reads the configuration in a checkpoint's folder: a `BertCatConfig`, or that of a sequence classifier.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, its model type is unknown, or its sizes are impossible.
+    """
+    path = folder / CONFIG_FILE
+    facts = _read_facts(path)
+    model_type = facts.get("model_type")
+    is_bert_cat = model_type == BertCatConfig.model_type
+    if not is_bert_cat and model_type not in classifier_types():
+        raise CheckpointError(
+            f"{path}: expected model_type {BertCatConfig.model_type!r}, or a one-logit sequence classifier of type "
+            f"{', '.join(classifier_types())}; got {model_type!r}"
+        )
+    known = {key: value for key, value in facts.items() if key not in ("model_type", "auto_map")}
+    try:
+        if is_bert_cat:
+            config = BertCatConfig(**known)
+            config.encoder_config  # noqa: B018  # an unknown encoder is an error of this file
+            return config
+        classifier_config: PretrainedConfig = AutoConfig.for_model(str(model_type), **known)
+        return classifier_config
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    except Exception as error:  # every configuration class checks itself in its own way
+        raise CheckpointError(f"{path}: not a configuration that can be used: {error}") from error
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path.parent}: expected a {CONFIG_FILE}, found none. This folder is no checkpoint, or saving it was "
+            "interrupted: save it again"
+        )
+    if (size := path.stat().st_size) > _MOST_CONFIG_BYTES:
+        raise CheckpointError(
+            f"{path}: expected a JSON object of a few hundred bytes, got {size:,} bytes; this is no configuration"
+        )
+    try:
+        facts: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: expected a JSON object, can't read one: {error}") from error
+    if not isinstance(facts, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, got {type(facts).__name__}")
+    if (number := _largest_number(facts)) > _MOST_IN_CONFIG:
+        raise CheckpointError(f"{path}: expected sizes up to {_MOST_IN_CONFIG:,}, got {number:,}")
+    return facts
+
+
+def _largest_number(facts: Any) -> int:
+    """Finds the largest integer in a JSON value."""
+    largest, left = 0, [facts]
+    while left:
+        value = left.pop()
+        if isinstance(value, (dict, list)):
+            left.extend(value.values() if isinstance(value, dict) else value)
+        elif isinstance(value, int):
+            largest = max(largest, abs(value))
+    return largest
+
+
 def encoder_facts(encoder_config: PretrainedConfig) -> dict[str, Any]:
-    """Describe an encoder as a JSON object that does not say where it came from or how it was stored."""
+    """Describes an encoder as a JSON object that does not say where it came from or how it was stored."""
     return {"model_type": encoder_config.model_type, **lasting_facts(encoder_config)}
 
 
 def lasting_facts(config: PretrainedConfig) -> dict[str, Any]:
-    """Describe a model as a JSON object that means the same on every machine and version of transformers."""
+    """Describes a model as a JSON object that means the same on every machine and version of transformers."""
     facts: dict[str, Any] = config.to_diff_dict()
     return {key: value for key, value in facts.items() if not key.startswith("_") and key not in _FILE_FACTS}
 
 
 def find_encoder_config(name: str) -> PretrainedConfig:
-    """Find an encoder's configuration by its hub name: well-known ones without any network.
-
-    Args:
-        name: A hub name, such as ``distilbert-base-uncased``.
-
-    Returns:
-        The encoder's configuration; its weights are never downloaded.
+    """Finds an encoder's configuration, never its weights, by its hub name: a well-known one without any network.
 
     Raises:
         CheckpointError: The name is not a hub name or is also a local path, or neither the hub nor its cache has it.

@@ -137,7 +137,7 @@ FAMILIES: dict[str, Family] = {  # by model_type
 
 
 def family_of(config: PretrainedConfig) -> Family:
-    """Look up an encoder's family by its configuration; a family that is not known here gets the defaults."""
+    """Looks up an encoder's family by its configuration; a family that is not known here gets the defaults."""
     return FAMILIES.get(config.model_type, Family())
 
 

@@ -1,20 +1,29 @@
-"""The fingerprint of a checkpoint: one digest of all that decides its scores.
+"""The fingerprint of a checkpoint: one digest of all that decides its scores. Importing this needs no torch.
 
-Stores, pins and resumed jobs trust it, so what is not known to be harmless counts: a fact of the configuration is left
-out only if its name is listed here. One folder has one fingerprint on transformers 4.46 and on 5, which know different
-keys, fill in different defaults and load the same tokenizer with other details.
+Stores, pins and resumed jobs trust it, so whatever is not known to be harmless counts: a fact of the configuration is
+left out only if its name is listed here. One folder has one fingerprint on transformers 4.46 and on 5, which know
+different keys, fill in different defaults and load the same tokenizer with other details.
+
+The signature of a folder's files tells whether they have changed since their fingerprint was computed, without reading
+any weights.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+import stat
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import PretrainedConfig, PreTrainedTokenizerFast
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
-from pyterrier_bertcat.model.bert_cat import CrossEncoder
+    from pyterrier_bertcat.model.bert_cat import CrossEncoder
+
+_RULES = 2  # raise it when `checkpoint_digest` computes something else, so that no store remembers an old fingerprint
 
 # Facts of a configuration that can't move a score of an encoder in evaluation mode.
 _TRAINING = {
@@ -41,19 +50,18 @@ _HARMLESS = _TRAINING | _FILES | _EXECUTION | _GENERATION
 # Defaults that stand in files, although a newer configuration class does not have the key any more.
 _FORMER_DEFAULTS = {"position_embedding_type": "absolute"}
 
+_SMALL_BYTES = 4 * 1024 * 1024  # configuration and tokenizer: read in a few milliseconds
+_SETTLED_S = 3.0  # file systems count time in steps of up to two seconds
+_READERS = ("pyterrier-bertcat", "transformers", "tokenizers")  # a new release may read the same files differently
+
 # A pair whose ids show how a tokenizer treats case, accents, scripts, control characters, spaces and unknown words.
 _PROBE = ("naïve CAFÉ's  e-mail ", "Ünïcode 中文字 don't 3.14 🤗 \x07\t\u200b i̇stanbul ﬁne zzqxj")
 
 
 def checkpoint_digest(model: CrossEncoder, tokenizer: PreTrainedTokenizerFast) -> str:
-    """Digest everything that decides the scores of a network with its tokenizer.
+    """Digests everything that decides the scores of a network with its tokenizer: SHA-256 in hex.
 
-    Args:
-        model: Its weights count as float32, whatever their present type is.
-        tokenizer: Reads the pairs.
-
-    Returns:
-        SHA-256 in hex.
+    Weights count as float32, whatever their present type is.
     """
     facts = {
         "network": type(model).__name__,
@@ -64,23 +72,49 @@ def checkpoint_digest(model: CrossEncoder, tokenizer: PreTrainedTokenizerFast) -
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     weights = model.published_weights()
     for name in sorted(weights):
-        tensor = weights[name].detach().to(device="cpu", dtype=torch.float32).contiguous()
+        tensor = weights[name].detach().cpu().float().contiguous()
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
         digest.update(tensor.numpy().data)
     return digest.hexdigest()
 
 
-def configuration_facts(config: PretrainedConfig) -> dict[str, Any]:
-    """Collect what an encoder's configuration says about its scores, by the names that its class uses.
+def files_signature(folder: Path) -> str | None:
+    """Digests the present state of a checkpoint's folder. While it stays the same, so does the fingerprint.
 
-    A value that is its class's default is left out, because versions of transformers differ in which defaults they
-    know; ``model_type`` stands for all of them. So is a key that says no, of which the class knows nothing.
+    It covers each file's name, size, inode and times of change, the content of all small files, the folder's path and
+    the releases of the packages that read them. Take it *before* you load the checkpoint and again afterwards: only if
+    both are equal does it belong to that checkpoint's fingerprint.
 
     Args:
-        config: The encoder's configuration, which is also its head's.
+        folder: Holds the files or links to them, as the hub's cache does.
 
     Returns:
-        A JSON object.
+        SHA-256 in hex. None if a file can't be read, or was changed within the last three seconds, because another
+        change right after it might leave no trace.
+    """
+    digest = hashlib.sha256(json.dumps([str(folder.resolve()), _RULES, *map(version, _READERS)]).encode())
+    latest = time.time_ns() - int(_SETTLED_S * 1e9)
+    try:
+        for path in sorted(folder.iterdir()):
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                continue
+            if max(status.st_mtime_ns, status.st_ctime_ns) > latest:
+                return None
+            facts = (path.name, status.st_size, status.st_ino, status.st_dev, status.st_mtime_ns, status.st_ctime_ns)
+            digest.update(json.dumps(facts).encode())
+            if status.st_size <= _SMALL_BYTES:
+                digest.update(path.read_bytes())
+    except OSError:
+        return None
+    return digest.hexdigest()
+
+
+def configuration_facts(config: PretrainedConfig) -> dict[str, Any]:
+    """Collects what an encoder's configuration says about its scores, by the names that its class uses.
+
+    Values that are their class's defaults are left out, because versions of transformers know different ones;
+    ``model_type`` stands for all of them. So are keys that the class does not know, if they switch something off.
     """
     defaults = {**_FORMER_DEFAULTS, **_plain(type(config)().to_dict())}
     facts = {
@@ -94,14 +128,7 @@ def configuration_facts(config: PretrainedConfig) -> dict[str, Any]:
 
 
 def tokenizer_facts(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
-    """Collect what decides the ids that a tokenizer gives.
-
-    Args:
-        tokenizer: The truncation and padding that its last use has left in it don't count.
-
-    Returns:
-        A JSON object.
-    """
+    """Collects what decides a tokenizer's ids, except the truncation and padding that its last use has left in it."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     probe = tokenizer(*_PROBE, return_token_type_ids=True)
     return {
@@ -118,7 +145,7 @@ def tokenizer_facts(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
 
 
 def _steps(normalizer: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """List a normalizer's steps without those that tidy spaces, which transformers 5 drops from XLM-R's tokenizer.
+    """Lists a normalizer's steps without those that tidy spaces, which transformers 5 drops from XLM-R's tokenizer.
 
     The probe has such spaces: it shows if they make a difference.
     """
@@ -131,7 +158,7 @@ def _steps(normalizer: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Write a value as JSON would read it back; 1.0 becomes 1."""
+    """Writes a value as JSON would read it back; 1.0 becomes 1."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,8 +1,7 @@
-"""The Hugging Face hub: finds or downloads the folder of a name, and uploads a folder."""
+"""The Hugging Face hub: finds the folder of a name in its cache, or downloads it."""
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import huggingface_hub
@@ -11,8 +10,6 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from pyterrier_bertcat.errors import CheckpointError
 from pyterrier_bertcat.model.weights import PICKLE_FILE, SAFETENSORS_FILE
-
-logger = logging.getLogger(__name__)
 
 # All files of a checkpoint except its weights: never code, other frameworks' weights or ONNX files.
 _SMALL_FILES = (
@@ -29,7 +26,7 @@ _SMALL_FILES = (
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether a name could be that of a hub repository, such as ``owner/model``, and is no path."""
+    """Whether a name could be a hub repository's, such as ``owner/model``, rather than a path."""
     try:
         validate_repo_id(name)
     except HFValidationError:
@@ -38,11 +35,7 @@ def is_hub_name(name: str) -> bool:
 
 
 def hub_folder(name: str, *, revision: str | None = None) -> Path:
-    """Find a repository's files in the hub's cache, downloading those that are needed and missing.
-
-    Args:
-        name: The repository, ``owner/model``.
-        revision: Branch, tag or commit; None: the main branch.
+    """Finds a repository's files in the hub's cache, and downloads those that are needed and missing.
 
     Returns:
         The folder of one commit in the cache, with the small files and one file of weights.
@@ -86,35 +79,3 @@ def _download_weights(name: str, folder: Path) -> None:
         raise
     except EntryNotFoundError:
         huggingface_hub.hf_hub_download(name, PICKLE_FILE, revision=commit)
-
-
-def upload_folder(
-    folder: Path,
-    repo_id: str,
-    *,
-    private: bool | None = None,
-    token: str | None = None,
-    revision: str | None = None,
-    commit_message: str | None = None,
-) -> str:
-    """Upload everything in a folder; the arguments and errors are those of `push_checkpoint`."""
-    if not is_hub_name(repo_id):
-        raise CheckpointError(f"expected a hub repository as in 'owner/model', got {repo_id!r}")
-    api = huggingface_hub.HfApi(token=token)
-    try:
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        if revision is not None:
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
-        commit = api.upload_folder(
-            repo_id=repo_id,
-            folder_path=folder,
-            revision=revision,
-            commit_message=commit_message or "Upload a BERT_Cat with pyterrier-bertcat",
-        )
-    except Exception as error:  # as in hub_folder
-        raise CheckpointError(
-            f"can't upload to {repo_id!r} on the Hugging Face hub: check the connection (HF_HUB_OFFLINE must not be "
-            f"set), that you are logged in ('hf auth login') and may write there. ({type(error).__name__}: {error})"
-        ) from error
-    logger.info("uploaded to %s", commit.commit_url)
-    return str(commit.commit_url)

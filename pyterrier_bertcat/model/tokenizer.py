@@ -23,14 +23,11 @@ _MOST_PADDING = 128
 
 
 def load_tokenizer(folder: Path, encoder_config: PretrainedConfig) -> PreTrainedTokenizerFast:
-    """Load a checkpoint's fast tokenizer.
+    """Loads a checkpoint's fast tokenizer.
 
     Args:
         folder: Where its files are; nothing is downloaded and no code in it is run.
         encoder_config: The configuration of the encoder that reads its ids.
-
-    Returns:
-        The tokenizer.
 
     Raises:
         CheckpointError: Its files are missing or damaged, or do not match the encoder's embeddings.
@@ -50,8 +47,7 @@ def load_tokenizer(folder: Path, encoder_config: PretrainedConfig) -> PreTrained
             tokenizer = AutoTokenizer.from_pretrained(
                 str(folder), config=encoder_config, use_fast=True, trust_remote_code=False, local_files_only=True
             )
-    # The tokenizers library raises plain Exception for a damaged tokenizer.json.
-    except Exception as error:
+    except Exception as error:  # the tokenizers library raises plain Exception for a damaged tokenizer.json
         raise CheckpointError(
             f"{folder}: can't read the tokenizer; check {' and '.join(expected)} there. "
             f"({type(error).__name__}: {error})"
@@ -74,15 +70,10 @@ def _stated_class(folder: Path) -> str | None:
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerFast, embedding_rows: int, *, source: str) -> None:
-    """Refuse a vocabulary that is not the encoder's: its ids would mean other words, or none.
-
-    Args:
-        tokenizer: The tokenizer to check.
-        embedding_rows: The number of ids that the encoder knows.
-        source: Where both come from, for the message.
+    """Refuses a vocabulary that is not the encoder's: its ids would mean other words, or none.
 
     Raises:
-        CheckpointError: The sizes differ by more than the usual padding of embeddings.
+        CheckpointError: The sizes differ by more than the usual padding of embeddings; the message names the source.
     """
     tokens = len(tokenizer)
     is_padded = embedding_rows % _PADDED_TO == 0 and tokens < embedding_rows < tokens + _MOST_PADDING
@@ -100,7 +91,7 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerFast, embedding_rows: int, *,
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write a tokenizer, without the truncation and padding that its last use may have left in it."""
+    """Writes a tokenizer, without the truncation and padding that its last use may have left in it."""
     clean = copy.deepcopy(tokenizer)
     clean.backend_tokenizer.no_truncation()
     clean.backend_tokenizer.no_padding()

@@ -85,56 +85,30 @@ class Verification:
         return "\n".join(lines)
 
 
-def known_scores(checkpoint: Checkpoint) -> tuple[tuple[str, str, float], ...]:
-    """Look up the scores that a checkpoint should give.
-
-    Args:
-        checkpoint: Any checkpoint.
-
-    Returns:
-        Query, text and score of each known answer: those in its configuration, or those of the model card if it is the
-        published checkpoint from the hub. Empty if nothing is known.
-
-    Raises:
-        CheckpointError: The configuration's ``known_scores`` do not have the documented form.
-    """
-    stated = getattr(checkpoint.model.config, "known_scores", None)
-    if stated:
-        try:
-            return tuple((str(fact["query"]), str(fact["text"]), float(fact["score"])) for fact in stated)
-        except (TypeError, KeyError, ValueError) as error:
-            raise CheckpointError(
-                f"{checkpoint.source}: config.json: expected known_scores as a list of objects with query, text and "
-                f"score, got {str(stated)[:100]}"
-            ) from error
-    if checkpoint.source.partition("@")[0] == PUBLISHED:
-        return PUBLISHED_SCORES
-    return ()
-
-
-def compare_with_known(
+def verify_checkpoint(
     checkpoint: Checkpoint,
     score: ScorePairs,
     *,
     known: Sequence[tuple[str, str, float]] | None = None,
     tolerance: float = 1e-3,
 ) -> Verification:
-    """Compare a checkpoint's scores with known ones, without an error if they differ.
+    """Checks that a checkpoint gives the scores that it is known to give.
 
     Args:
         checkpoint: The checkpoint to verify.
         score: Queries and texts to float (n,): how to score with it. This is tested along with the checkpoint.
         known: Query, text and score of each known answer, or None for those that come with the checkpoint. A local copy
             of the published checkpoint comes with none: pass `PUBLISHED_SCORES`.
-        tolerance: The largest difference that passes.
+        tolerance: The largest difference that passes. Half precision needs a larger one than the default.
 
     Returns:
-        The comparison, whether it passed or not.
+        The comparison; it passed.
 
     Raises:
-        CheckpointError: No score of this checkpoint is known.
+        CheckpointError: A score differs by more than the tolerance, no score of this checkpoint is known, or the
+            ``known_scores`` of its configuration do not have the documented form.
     """
-    facts = tuple(known_scores(checkpoint) if known is None else known)
+    facts = tuple(_known_scores(checkpoint) if known is None else known)
     if not facts:
         raise CheckpointError(
             f"no score of {checkpoint.source!r} is known, so it can't be verified: its config.json has no "
@@ -147,31 +121,7 @@ def compare_with_known(
         VerificationRow(query, text, expected, float(value))
         for (query, text, expected), value in zip(facts, got, strict=True)
     )
-    return Verification(source=checkpoint.source, tolerance=tolerance, rows=rows)
-
-
-def verify_checkpoint(
-    checkpoint: Checkpoint,
-    score: ScorePairs,
-    *,
-    known: Sequence[tuple[str, str, float]] | None = None,
-    tolerance: float = 1e-3,
-) -> Verification:
-    """Check that a checkpoint gives the scores that it is known to give.
-
-    Args:
-        checkpoint: The checkpoint to verify.
-        score: Queries and texts to float (n,): how to score with it.
-        known: Query, text and score of each known answer, or None for those that come with the checkpoint.
-        tolerance: The largest difference that passes. Half precision needs a larger one than the default.
-
-    Returns:
-        The comparison; it passed.
-
-    Raises:
-        CheckpointError: A score differs by more than the tolerance, or no answer is known.
-    """
-    verification = compare_with_known(checkpoint, score, known=known, tolerance=tolerance)
+    verification = Verification(source=checkpoint.source, tolerance=tolerance, rows=rows)
     if not verification.passed:
         raise CheckpointError(
             f"{verification}\nIts weights or vocabulary are not the ones it was published with, or the encoder does "
@@ -181,7 +131,7 @@ def verify_checkpoint(
 
 
 def record_known_scores(checkpoint: Checkpoint, score: ScorePairs, pairs: Sequence[tuple[str, str]]) -> None:
-    """Write the scores of some pairs into a checkpoint's configuration, for `verify_checkpoint` to compare with later.
+    """Writes the scores of some pairs into a checkpoint's configuration, for `verify_checkpoint` to compare with later.
 
     Args:
         checkpoint: Its configuration is changed in place. Its weights should already be the ones that will be saved:
@@ -193,3 +143,17 @@ def record_known_scores(checkpoint: Checkpoint, score: ScorePairs, pairs: Sequen
     checkpoint.model.config.known_scores = [
         {"query": query, "text": text, "score": float(value)} for (query, text), value in zip(pairs, got, strict=True)
     ]
+
+
+def _known_scores(checkpoint: Checkpoint) -> tuple[tuple[str, str, float], ...]:
+    """Looks up query, text and score of each known answer: from the configuration, or else from the model card."""
+    stated = getattr(checkpoint.model.config, "known_scores", None)
+    if stated:
+        try:
+            return tuple((str(fact["query"]), str(fact["text"]), float(fact["score"])) for fact in stated)
+        except (TypeError, KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"{checkpoint.source}: config.json: expected known_scores as a list of objects with query, text and "
+                f"score, got {str(stated)[:100]}"
+            ) from error
+    return PUBLISHED_SCORES if checkpoint.source.partition("@")[0] == PUBLISHED else ()

@@ -22,10 +22,7 @@ _Module = TypeVar("_Module", bound=torch.nn.Module)
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Read a checkpoint's weights, without ever running what a file says.
-
-    Args:
-        folder: Holds ``model.safetensors``, which is preferred, or ``pytorch_model.bin``.
+    """Reads a checkpoint's weights from ``model.safetensors`` or else ``pytorch_model.bin``, and never runs their code.
 
     Returns:
         Weights by the file's names; floating-point ones as float32, on the CPU, mapped from the file where possible.
@@ -45,10 +42,9 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
-        weights: dict[str, torch.Tensor] = load_file(path, device="cpu")
+        return dict(load_file(path, device="cpu"))
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(_damaged(path, "a safetensors file", error)) from error
-    return weights
 
 
 def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
@@ -82,17 +78,17 @@ def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
 
 
 def build_and_fill(build: Callable[[], _Module], weights: Mapping[str, torch.Tensor], *, source: str) -> _Module:
-    """Build a model and fill it with weights, which must be exactly the ones that it has.
+    """Builds a model and fills it with weights, which must be exactly the ones that it has.
 
     The model is first built without memory, so no time goes into random weights that would be thrown away.
 
     Args:
         build: Builds the model.
-        weights: Tensors by the model's names. They are not copied.
+        weights: Tensors by the model's names, on the CPU. They are not copied.
         source: Where they come from, for messages.
 
     Returns:
-        The model on the CPU, in evaluation mode.
+        The model, in evaluation mode.
 
     Raises:
         CheckpointError: A weight is missing, unexpected or of another shape, and the message names it; or the model
@@ -117,7 +113,7 @@ def build_and_fill(build: Callable[[], _Module], weights: Mapping[str, torch.Ten
 
 
 def _restore_constants(model: torch.nn.Module) -> bool:
-    """Fill in the buffers that no file holds. Returns False if the value of one is unknown here."""
+    """Fills in the buffers that no file holds. Returns False if the value of one is unknown here."""
     saved = model.state_dict().keys()
     for path, module in model.named_modules():
         for name, buffer in list(module.named_buffers(recurse=False)):
@@ -134,28 +130,24 @@ def _restore_constants(model: torch.nn.Module) -> bool:
 
 
 def _check_fit(expected: Mapping[str, torch.Tensor], got: Mapping[str, torch.Tensor], source: str) -> None:
-    faults = []
-    if missing := [name for name in expected if name not in got]:
-        faults.append(f"missing {_listed(missing)}")
-    if unexpected := [name for name in got if name not in expected]:
-        faults.append(f"unexpected {_listed(unexpected)}")
-    misshaped = [
-        f"{name} (expected {tuple(expected[name].shape)}, got {tuple(got[name].shape)})"
-        for name in expected
-        if name in got and expected[name].shape != got[name].shape
-    ]
-    if misshaped:
-        faults.append(f"of another shape {_listed(misshaped)}")
-    if no_reals := [
-        name
-        for name in expected
-        if name in got and expected[name].is_floating_point() and not got[name].is_floating_point()
-    ]:
-        faults.append(f"not floating-point {_listed(no_reals)}")
-    if faults:
+    both = [name for name in expected if name in got]
+    faults = {
+        "missing": [name for name in expected if name not in got],
+        "unexpected": [name for name in got if name not in expected],
+        "of another shape": [
+            f"{name} (expected {tuple(expected[name].shape)}, got {tuple(got[name].shape)})"
+            for name in both
+            if expected[name].shape != got[name].shape
+        ],
+        "not floating-point": [
+            name for name in both if expected[name].is_floating_point() and not got[name].is_floating_point()
+        ],
+    }
+    if any(faults.values()):
+        listed = "; ".join(f"{fault} {_listed(names)}" for fault, names in faults.items() if names)
         raise CheckpointError(
-            f"{source}: the weights do not fit the model that config.json describes: {'; '.join(faults)}. "
-            "Check that both files are of the same checkpoint."
+            f"{source}: the weights do not fit the model that config.json describes: {listed}. "
+            "Check that both files belong to the same checkpoint."
         )
 
 

@@ -17,9 +17,9 @@ class PairLayout:
     """Special tokens before the query, between query and text, and after the text.
 
     Attributes:
-        before: int64 (2, k): a row of ids and a row of token types.
-        between: As ``before``; for a query that stands alone, what follows it.
-        after: As ``before``.
+        before: int64 (2, k), a row of ids and a row of token types; so are the next two.
+        between: If a query stands alone, these are the tokens after it.
+        after: Empty if a query stands alone.
         query_type: Token type of the query's tokens.
         text_type: Token type of the text's tokens.
     """
@@ -32,10 +32,10 @@ class PairLayout:
 
     @classmethod
     def of(cls, encoding: Any) -> PairLayout:
-        """Reads the layout off one encoding by a fast tokenizer, with at least one token of each sequence.
+        """Reads the layout off one encoding by a fast tokenizer, of a pair or of a query alone.
 
         Raises:
-            ValueError: The encoding has no token that belongs to its first sequence.
+            ValueError: No token belongs to the first sequence.
         """
         ids, owners = encoding["input_ids"], encoding.sequence_ids(0)
         types = encoding.get("token_type_ids", [0] * len(ids))
@@ -55,7 +55,7 @@ class PairLayout:
 
     @property
     def size(self) -> int:
-        """How many special tokens a pair has."""
+        """The number of special tokens."""
         return int(self.before.shape[1] + self.between.shape[1] + self.after.shape[1])
 
     def write(
@@ -74,7 +74,7 @@ class PairLayout:
             ids: int64 (batch tokens,), changed in place.
             types: int64 (batch tokens,), changed in place.
             places: int64 (pairs,), where in ``ids`` each pair begins.
-            tokens: Flat token ids of the texts.
+            tokens: int32 (all strings' tokens,).
             starts: int64 (2, pairs), where query and text begin in ``tokens``.
             kept: int64 (2, pairs), how many tokens of each are written.
         """
@@ -92,15 +92,14 @@ class PairLayout:
 
 
 def ranges(counts: Int64Array) -> Int64Array:
-    """0..c-1 for each count c, one after the other."""
+    """Counts 0..c-1 for each count c, one after the other."""
     ends = np.cumsum(counts)
-    total = int(ends[-1]) if len(ends) else 0
-    numbers: Int64Array = np.arange(total, dtype=np.int64) - np.repeat(ends - counts, counts)
+    numbers: Int64Array = np.arange(counts.sum(), dtype=np.int64) - np.repeat(ends - counts, counts)
     return numbers
 
 
 def _write_special(ids: Int64Array, types: Int64Array, special: Int64Array, places: Int64Array) -> Int64Array:
-    """Writes special tokens at each of some places; the places after them."""
+    """Writes the same special tokens at each place. Returns the places after them."""
     written = places[:, None] + np.arange(special.shape[1])
     ids[written], types[written] = special[0], special[1]
     after: Int64Array = places + special.shape[1]

@@ -1,24 +1,21 @@
 """Texts to token-id pairs: each distinct text is tokenised once, and the pairs are assembled from arrays.
 
-The ids, and the token types, of a pair are those of ``tokenizer(query, text, truncation=True, max_length=...)``, called
-for that pair alone. Two of that call's habits are worth knowing:
+The ids and token types of a pair are those of ``tokenizer(query, text, truncation=True, max_length=...)``, called for
+that pair alone. Two habits of that call are worth knowing:
 
-- an *empty* text is no second sequence to it, so the pair is ``[CLS] query [SEP]`` with one separator (a text of blanks
-  has two);
-- it cuts the longer sequence first, and splits the room in halves when both are too long.
+- for an *empty* text it encodes the query alone, ``[CLS] query [SEP]`` with one separator (a text of blanks gets two);
+- it cuts the longer sequence first, and splits the room in halves if both are too long.
 
-Where the special tokens go is learnt from the tokenizer itself, once, and checked against it.
+Where the special tokens go is learnt from the tokenizer once, and checked against it.
 """
 
 from __future__ import annotations
 
 import copy
 import threading
+from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,15 +24,16 @@ from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.pairs.batches import EncodedPairs
 from pyterrier_bertcat.pairs.layout import Int32Array, Int64Array, PairLayout
 from pyterrier_bertcat.pairs.passages import Passages, Windows
+from pyterrier_bertcat.pairs.strings import numbered
 from pyterrier_bertcat.pairs.truncation import Truncation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_TEXTS_PER_CALL = 1024  # the tokenizer's own lists of Python ints are large: keep few of them at a time
+_STRINGS_PER_CALL = 1024  # what the tokenizer returns takes much more memory than the ids: keep little of it at a time
 _PROBES = (
-    ("what is this", "a text that is much longer than what was asked, so that it is cut first"),
-    ("a question that goes on for so long that it is longer than what it asks about", "this"),
+    ("what is this", "a text that is much longer than the question, so that it is cut first"),
+    ("a question that takes so many words to ask that it is longer than what it asks about", "this"),
     ("", "no question"),
     ("no text", ""),
     ("", ""),
@@ -43,13 +41,10 @@ _PROBES = (
 
 
 class PairTokenizer:
-    """Encodes (query, text) pairs as a fast Hugging Face tokenizer does, each distinct text once.
+    """Encodes (query, text) pairs as a fast Hugging Face tokenizer does, but each distinct string only once.
 
     It works on its own copy of the tokenizer, so that the truncation and padding set on the caller's stay as they are
-    and no other thread can change them during a call. It may be shared between threads.
-
-    Attributes:
-        most_tokens: The most tokens of a row, special tokens included.
+    and no other thread can change them during a call. Threads may share it.
     """
 
     def __init__(
@@ -79,7 +74,7 @@ class PairTokenizer:
             raise InputError(f"the tokenizer {type(tokenizer).__name__} has no padding token: set its pad_token")
         self._lock = threading.Lock()  # fast tokenizers of older releases are not safe to call from several threads
         self._tokenizer: Any = copy.deepcopy(tokenizer)
-        self._first_kept = _of_the_end if self._tokenizer.truncation_side == "left" else _of_the_beginning
+        self._keeps_the_end = self._tokenizer.truncation_side == "left"
         self._pad = (int(tokenizer.pad_token_id), int(tokenizer.pad_token_type_id))
         probe = self._tokenizer(*_PROBES[0], verbose=False)
         self._token_types = "token_type_ids" in probe
@@ -89,133 +84,137 @@ class PairTokenizer:
             raise self._layout_error() from error
         special = self._layouts[0].size
         for length in (512, special + 8):  # whole and cut
-            self._cut(Truncation(max_length=length), None)
-            self._check_layout(length)
-        self._cut(truncation or Truncation(), passages)
+            self._truncation, self._passages = Truncation(max_length=length), None
+            self._check_layout()
+        self._truncation, self._passages = truncation or Truncation(), passages
         if self.most_tokens < special:
             raise InputError(f"max_length={self.most_tokens} leaves no room for the {special} special tokens of a pair")
 
+    @property
+    def most_tokens(self) -> int:
+        """The most tokens of a row, special tokens included."""
+        return self._truncation.pair_length
+
     def encode(self, queries: Sequence[str], texts: Sequence[str]) -> EncodedPairs:
-        """Tokenises pairs, row by row: ``queries[i]`` with ``texts[i]``.
+        """Tokenises pairs: ``queries[i]`` with ``texts[i]``.
 
         Args:
-            queries: n strings, checked before (see `checked_pairs`).
+            queries: n strings, already checked (see `checked_pairs`).
             texts: n strings.
 
         Returns:
             The n pairs, each in one row or, with passages, in as many rows as its text has passages.
         """
-        strings, string = self._tokenised(queries, texts)  # string: (2, n), which string each query and each text is
-        counts = strings.counts[string]  # (2, n), tokens of each query and each text
-        alone = np.fromiter((not text for text in texts), dtype=np.bool_, count=len(texts))  # (n,)
-        rows = self._rows(counts, alone)
-        query_starts = self._first_kept(counts[0, rows.pairs], rows.queries)
-        last_row = np.cumsum(np.bincount(rows.pairs, minlength=len(texts))) - 1  # (n,), of each pair
-        text_ranges = np.stack([rows.starts, rows.starts + rows.texts])  # (2, r), in each text's own tokens
-        texts_read = (rows.texts if self._passages is None else text_ranges[1])[last_row]
+        # Three things are numbered: the n pairs, the r rows that they are read in, and the distinct strings.
+        # Arrays of shape (2, ...) are about the queries first, then about the texts.
+        strings, string_of = self._tokenised(queries, texts)  # string_of: (2, n)
+        lengths = strings.lengths[string_of]  # (2, n), in tokens
+        alone = np.array([not text for text in texts], dtype=np.bool_)  # (n,)
+        rows = self._rows(lengths, alone)
+        starts = np.stack([self._first_kept(lengths[0, rows.pairs], rows.kept[0]), rows.starts])  # (2, r), in a string
+        text_ranges = np.stack([rows.starts, rows.starts + rows.kept[1]])  # (2, r): begin and end, in a text's tokens
+
+        rows_of_pair = np.bincount(rows.pairs, minlength=len(texts))  # (n,), at least 1 each
+        last = np.cumsum(rows_of_pair) - 1  # (n,), each pair's last row
+        first = last - rows_of_pair + 1
+        read = np.stack([rows.kept[0, first], text_ranges[1, last] - text_ranges[0, first]])  # (2, n), without gaps
         return EncodedPairs(
-            tokens=strings.ids,
-            starts=strings.starts[string][:, rows.pairs] + np.stack([query_starts, rows.starts]),
-            kept=np.stack([rows.queries, rows.texts]),
+            tokens=strings.tokens,
+            starts=strings.starts[string_of][:, rows.pairs] + starts,
+            kept=rows.kept,
             alone=alone[rows.pairs],
-            rows_of_pair=np.bincount(rows.pairs, minlength=len(texts)),
+            rows_of_pair=rows_of_pair,
             text_ranges=text_ranges,
-            lost=counts - np.stack([rows.queries[last_row], texts_read]),
+            lost=lengths - read,
             layouts=self._layouts,
             pad=self._pad,
             token_types=self._token_types,
         )
 
     def character_ranges(self, texts: Sequence[str], token_ranges: Int64Array) -> Int64Array:
-        """From ranges of texts' tokens to ranges of their characters.
+        """Turns ranges of texts' tokens into ranges of their characters.
 
         Args:
             texts: n strings.
             token_ranges: int64 (2, n), where in each text's tokens a range begins and ends.
 
         Returns:
-            int64 (2, n), from the first character of the first token to the last one's end; 0 and 0 where there is no
-            token in the range.
+            int64 (2, n), from the first character of the first token to the end of the last one; 0 and 0 for a range
+            without tokens.
         """
         rows_of: dict[str, list[int]] = {}
         for row, text in enumerate(texts):
             rows_of.setdefault(text, []).append(row)
         ranges = np.zeros((2, len(texts)), dtype=np.int64)
-        distinct = list(rows_of)
-        for start in range(0, len(distinct), _TEXTS_PER_CALL):
-            some = distinct[start : start + _TEXTS_PER_CALL]
-            with self._whole_texts() as backend:
-                encodings = backend.encode_batch(some, add_special_tokens=False)
-            for text, encoding in zip(some, encodings, strict=True):
-                offsets = encoding.offsets
-                for row in rows_of[text]:
-                    first, end = token_ranges[:, row].tolist()
-                    if end > first:
-                        ranges[:, row] = offsets[first][0], offsets[end - 1][1]
+        for rows, encoding in zip(rows_of.values(), self._encodings(list(rows_of), "encode_batch"), strict=True):
+            offsets = encoding.offsets
+            for row in rows:
+                first, end = token_ranges[:, row].tolist()
+                if end > first:
+                    ranges[:, row] = offsets[first][0], offsets[end - 1][1]
         return ranges
 
-    def _cut(self, truncation: Truncation, passages: Passages | None) -> None:
-        self._truncation, self._passages = truncation, passages
-        self.most_tokens = truncation.pair_length
-
-    def _rows(self, counts: Int64Array, alone: NDArray[np.bool_]) -> Windows:
-        """What each row holds of its pair: ``counts`` are the pairs' tokens, int64 (2, n)."""
-        pair, single = self._layouts
-        if self._passages is not None:
-            rows = self._passages.windows(counts[0], counts[1], self._truncation, special=pair.size)
-        else:
-            kept = self._truncation.kept(counts[0], counts[1], special=pair.size)  # (2, n)
-            text_starts = self._first_kept(counts[1], kept[1])
-            rows = Windows(pairs=np.arange(len(alone)), queries=kept[0], starts=text_starts, texts=kept[1])
-        # A query that stands alone has the room of the separator too.
-        alone_queries = np.minimum(self._truncation.query_tokens(counts[0]), self.most_tokens - single.size)
-        return replace(rows, queries=np.where(alone[rows.pairs], alone_queries[rows.pairs], rows.queries))
-
     def _tokenised(self, queries: Sequence[str], texts: Sequence[str]) -> tuple[_Strings, Int64Array]:
-        """The distinct strings' tokens, and int64 (2, n): which string each query and each text is."""
-        number: dict[str, int] = {}
-        string = np.empty((2, len(queries)), dtype=np.int64)
-        for side, values in enumerate((queries, texts)):
-            string[side] = [number.setdefault(value, len(number)) for value in values]
-        distinct, pieces = list(number), [np.empty(0, dtype=np.int32)]
-        counts: list[int] = []
-        for start in range(0, len(distinct), _TEXTS_PER_CALL):
-            ids = self._token_ids(distinct[start : start + _TEXTS_PER_CALL])
-            counts += map(len, ids)
-            if self._passages is None:  # then no pair holds more of one string than its own greatest length
-                ids = list(map(self._stored, ids))
-            pieces.append(np.fromiter(chain.from_iterable(ids), dtype=np.int32))
-        full = np.array(counts, dtype=np.int64)
-        stored = full if self._passages is not None else np.minimum(full, self.most_tokens)
-        # Where only a string's end is stored, its start lies before it: offsets always count from the first token.
-        starts = np.cumsum(stored) - stored - self._first_kept(full, stored)
-        return _Strings(np.concatenate(pieces), starts, full), string
+        """Tokenises the distinct strings; int64 (2, n) says which string each query and each text is."""
+        string_of, distinct = numbered([*queries, *texts])
+        # Without passages, no row holds more of a string than `most_tokens`, so no more is stored.
+        most = None if self._passages else self.most_tokens
+        part = slice(-most, None) if most and self._keeps_the_end else slice(most)
+        tokens, counts = array("i"), []
+        for encoding in self._encodings(distinct, "encode_batch_fast"):  # which finds no offsets
+            ids = encoding.ids
+            counts.append(len(ids))
+            tokens.fromlist(ids[part])
+        lengths = np.array(counts, dtype=np.int64)
+        stored = lengths if most is None else np.minimum(lengths, most)
+        # If only a string's end is stored, its first token would lie before that: offsets count from the first token.
+        starts = np.cumsum(stored) - stored - self._first_kept(lengths, stored)
+        return _Strings(np.asarray(tokens, dtype=np.int32), starts, lengths), string_of.reshape(2, -1)
 
-    def _stored(self, ids: list[int]) -> list[int]:
-        """As much of a string's tokens as any pair can hold."""
-        return ids[-self.most_tokens :] if self._first_kept is _of_the_end else ids[: self.most_tokens]
+    def _encodings(self, strings: Sequence[str], method: str) -> Iterator[Any]:
+        """Encodes whole strings without special tokens, by a method of the Rust tokenizer.
 
-    def _token_ids(self, texts: list[str]) -> list[list[int]]:
-        with self._whole_texts() as backend:
-            # The tokenizer's own call would build further lists for each text, which takes longer than tokenising.
-            return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+        The Python tokenizer's own call would build more lists for each string, which takes longer than tokenising.
+        """
+        for start in range(0, len(strings), _STRINGS_PER_CALL):
+            yield from self._encode(strings[start : start + _STRINGS_PER_CALL], method)
 
-    @contextmanager
-    def _whole_texts(self) -> Iterator[Any]:
-        """The tokenizer below the tokenizer, for one thread, set to cut and pad nothing."""
+    def _encode(self, strings: Sequence[str], method: str) -> list[Any]:
+        backend = self._tokenizer.backend_tokenizer
         with self._lock:
-            backend = self._tokenizer.backend_tokenizer
             backend.no_truncation()
             backend.no_padding()
-            yield backend
+            encodings: list[Any] = getattr(backend, method)(strings, add_special_tokens=False)
+        return encodings
 
-    def _check_layout(self, max_length: int) -> None:
-        """Compares with the tokenizer's own pair encoding."""
-        queries, texts = zip(*_PROBES, strict=True)
-        pairs = self.encode(queries, texts)
+    def _rows(self, lengths: Int64Array, alone: NDArray[np.bool_]) -> Windows:
+        """Decides what each row reads of its pair.
+
+        Args:
+            lengths: int64 (2, n), tokens of the queries and of the texts.
+            alone: bool (n,), whether the text is empty.
+        """
+        pair, single = self._layouts
+        if self._passages is not None:
+            rows = self._passages.windows(lengths[0], lengths[1], self._truncation, special=pair.size)
+        else:
+            kept = self._truncation.kept(lengths[0], lengths[1], special=pair.size)
+            rows = Windows(pairs=np.arange(len(alone)), kept=kept, starts=self._first_kept(lengths[1], kept[1]))
+        # A query that stands alone has the room of the missing separator too.
+        alone_queries = np.minimum(self._truncation.query_tokens(lengths[0]), self.most_tokens - single.size)
+        rows.kept[0] = np.where(alone[rows.pairs], alone_queries[rows.pairs], rows.kept[0])
+        return rows
+
+    def _first_kept(self, lengths: Int64Array, kept: Int64Array) -> Int64Array:
+        """The first token that is kept of each string: 0, unless ``truncation_side="left"`` cuts off the beginning."""
+        return lengths - kept if self._keeps_the_end else np.zeros_like(lengths)
+
+    def _check_layout(self) -> None:
+        """Compares with the tokenizer's own encoding of pairs."""
+        encoded = self.encode(*zip(*_PROBES, strict=True))
         for row, (query, text) in enumerate(_PROBES):
-            expected = self._tokenizer(query, text, truncation=True, max_length=max_length)
-            batch = pairs.batch([row])
+            expected = self._tokenizer(query, text, truncation=True, max_length=self.most_tokens)
+            batch = encoded.batch([row])
             same = batch.input_ids.tolist() == expected["input_ids"]
             if batch.token_type_ids is not None:
                 same = same and batch.token_type_ids.tolist() == expected["token_type_ids"]
@@ -229,27 +228,15 @@ class PairTokenizer:
         )
 
 
-@dataclass(frozen=True)
-class _Strings:
+class _Strings(NamedTuple):
     """Distinct strings as tokens.
 
     Attributes:
-        ids: int32 (stored tokens,), one string after the other.
-        starts: int64 (strings,), where each string's first token is, or would be, in ``ids``.
-        counts: int64 (strings,), how many tokens each has, including those that are not stored.
+        tokens: int32 (stored tokens,), one string's ids after the other's.
+        starts: int64 (strings,), where each string's first token is, or would be, in ``tokens``.
+        lengths: int64 (strings,), how many tokens each has, including those that are not stored.
     """
 
-    ids: Int32Array
+    tokens: Int32Array
     starts: Int64Array
-    counts: Int64Array
-
-
-def _of_the_beginning(counts: Int64Array, kept: Int64Array) -> Int64Array:
-    """The first token that is kept of each string when its end is cut off: tokens, tokens kept -> int64 (n,)."""
-    return np.zeros_like(counts)
-
-
-def _of_the_end(counts: Int64Array, kept: Int64Array) -> Int64Array:
-    """The first token that is kept of each string when its beginning is cut off, as ``truncation_side="left"`` asks."""
-    first: Int64Array = counts - kept
-    return first
+    lengths: Int64Array

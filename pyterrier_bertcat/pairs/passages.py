@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,8 @@ AGGREGATES = ("max", "first", "mean", "sum", "kmax")
 class Passages:
     """Scores a document by its passages, so that nothing of it is cut off.
 
-    A passage is a window over the document's tokens, and each is scored with the query. The last one ends where the
-    document ends. A document that fits into one passage gets the score that it has without `Passages`.
+    A passage is a window over the document's tokens, and each is scored with the query. The last one ends with the
+    document. A document that fits into one passage gets the same score as without `Passages`.
 
     Attributes:
         length: Tokens per passage. A long query can leave room for fewer.
@@ -63,19 +64,20 @@ class Passages:
         Args:
             queries: int64 (n,), tokens of each pair's query.
             texts: int64 (n,), tokens of its text.
-            truncation: What a query and one passage are cut to where they are too long together.
-            special: Special tokens of a pair.
+            truncation: How a query and one passage are cut if they are too long together.
+            special: How many special tokens a pair has.
         """
-        queries, length = truncation.kept(queries, np.minimum(texts, self.length), special=special)
+        kept = truncation.kept(queries, np.minimum(texts, self.length), special=special)  # (2, n)
+        length = kept[1]
         last_start = np.where(length, texts - length, 0)  # a query that fills the room leaves one empty passage
         stride = np.maximum(np.minimum(self.stride, length), 1)
         counts = np.ones_like(texts) if self.aggregate == "first" else 1 - (-last_start // stride)
         pairs = np.repeat(np.arange(len(texts)), counts)
         starts = np.minimum(ranges(counts) * stride[pairs], last_start[pairs])
-        return Windows(pairs=pairs, queries=queries[pairs], starts=starts, texts=length[pairs])
+        return Windows(pairs=pairs, kept=kept[:, pairs], starts=starts)
 
     def document_scores(self, scores: NDArray[np.float32], counts: Int64Array) -> NDArray[np.float32]:
-        """Aggregates.
+        """Aggregates passage scores.
 
         Args:
             scores: float32 (windows,), of all windows of the first document, then of the second, and so on.
@@ -87,33 +89,30 @@ class Passages:
         if not len(counts):
             return np.empty(0, dtype=np.float32)
         starts = np.cumsum(counts) - counts
-        aggregated: NDArray[np.float32]
         if self.aggregate == "first":
-            aggregated = scores[starts]
-        elif self.aggregate == "max":
-            aggregated = np.maximum.reduceat(scores, starts)
-        else:
-            used = {"sum": counts, "mean": counts, "kmax": np.minimum(counts, self.k or 1)}[self.aggregate]
-            if self.aggregate == "kmax":
-                order = np.lexsort((-scores, np.repeat(np.arange(len(counts)), counts)))  # each document's best first
-                scores = np.where(ranges(counts) < np.repeat(used, counts), scores[order], 0)
-            sums = np.add.reduceat(scores, starts, dtype=np.float64)
-            aggregated = (sums if self.aggregate == "sum" else sums / used).astype(np.float32)
-        return aggregated
+            first: NDArray[np.float32] = scores[starts]
+            return first
+        if self.aggregate == "max":
+            best: NDArray[np.float32] = np.maximum.reduceat(scores, starts)
+            return best
+        averaged = np.ones_like(counts) if self.aggregate == "sum" else counts
+        if self.aggregate == "kmax":
+            averaged = np.minimum(counts, self.k or 1)
+            order = np.lexsort((-scores, np.repeat(np.arange(len(counts)), counts)))  # each document's best first
+            scores = np.where(ranges(counts) < np.repeat(averaged, counts), scores[order], 0)
+        means: NDArray[np.float64] = np.add.reduceat(scores, starts, dtype=np.float64) / averaged
+        return means.astype(np.float32)
 
 
-@dataclass(frozen=True)
-class Windows:
-    """Passages of many pairs' texts, pair by pair, each one's in their order in the text.
+class Windows(NamedTuple):
+    """Parts of many pairs, pair by pair; the windows of one text are in their order in it.
 
     Attributes:
-        pairs: int64 (windows,), which pair each is of.
-        queries: int64 (windows,), tokens kept of its query.
+        pairs: int64 (windows,), the pair that each is part of.
+        kept: int64 (2, windows), how many tokens each has of the query and of the text.
         starts: int64 (windows,), where in the text's tokens it begins.
-        texts: int64 (windows,), how many tokens it has.
     """
 
     pairs: Int64Array
-    queries: Int64Array
+    kept: Int64Array
     starts: Int64Array
-    texts: Int64Array

@@ -1,4 +1,4 @@
-"""Which pairs go into which batch: pure planning on lengths."""
+"""Decides which pairs go into which batch, by their lengths alone."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ DEFAULT_BATCH_SIZE = 64
 
 
 def plan_batches(lengths: NDArray[np.int64], *, batch_tokens: int) -> list[NDArray[np.int64]]:
-    """Cuts rows, sorted by length, into batches.
+    """Sorts rows by length and cuts them into batches.
 
-    The longest rows come first: a batch that is too large for the memory then shows at once, not after an hour.
+    The longest rows come first, so that a batch that is too large for the memory shows at once and not after an hour.
 
     Args:
         lengths: int64 (n,), tokens per row.
-        batch_tokens: The most tokens of a batch, counted as if it were padded: rows times the longest row. A single
-            row that is longer is a batch of its own.
+        batch_tokens: The most tokens of a batch, counted as if it were padded: rows times the longest row. A longer
+            row becomes a batch of its own.
 
     Returns:
-        Row numbers of each batch, int64, every row exactly once; rows of equal length stay in their order.
+        Row numbers of each batch, int64. Every row occurs once; rows of equal length stay in their order.
     """
     order = np.argsort(-lengths, kind="stable")
     batches = []
@@ -32,9 +32,9 @@ def plan_batches(lengths: NDArray[np.int64], *, batch_tokens: int) -> list[NDArr
 
 
 def smaller_budget(batch_tokens: int, *, rows: int, length: int) -> int:
-    """Half of a budget, and half of that, until a batch that did not fit is too large for it.
+    """Halves a budget until a batch that did not fit in memory is too large for it.
 
-    Halving once may not be enough: the batch can be far smaller than the budget, and would come back as it was.
+    Halving once may not be enough: a batch far smaller than the budget would come back unchanged.
 
     Args:
         batch_tokens: The budget, see `plan_batches`.
@@ -42,7 +42,7 @@ def smaller_budget(batch_tokens: int, *, rows: int, length: int) -> int:
         length: Tokens of its longest row.
 
     Returns:
-        The budget to go on with, at least 1; unchanged where it is small enough already.
+        The new budget, at least 1; unchanged if it is already small enough.
     """
     while batch_tokens > 1 and batch_tokens // max(1, length) >= rows:
         batch_tokens //= 2

@@ -1,4 +1,4 @@
-"""Queries and texts as strings: checked once where they come in, and numbered where they repeat."""
+"""Queries and texts as strings: checked once where they come in, and numbered, because many occur several times."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pyterrier_bertcat.pairs.layout import Int64Array
 
 @dataclass(frozen=True)
 class DistinctPairs:
-    """Which of n pairs are the same.
+    """Which of n pairs are equal.
 
     Pairs that share a text stand side by side, in the order in which the texts first appear.
 
     Attributes:
         row: int64 (d,), the input row where each distinct pair first occurs.
-        of_row: int64 (n,), which distinct pair each input row is.
+        of_row: int64 (n,), the number of each input row's distinct pair.
         count: int64 (d,), how many input rows each distinct pair has.
     """
 
@@ -31,8 +31,7 @@ class DistinctPairs:
     @classmethod
     def among(cls, queries: Sequence[str], texts: Sequence[str]) -> DistinctPairs:
         """Finds the distinct pairs among ``queries[i]`` with ``texts[i]``."""
-        # pandas numbers equal objects in C, in order of first appearance.
-        query, text = (pd.factorize(np.array(strings, dtype=object))[0] for strings in (queries, texts))
+        (query, _), (text, _) = numbered(queries), numbered(texts)
         keys = text * (query.max(initial=0) + 1) + query
         _, row, of_row, count = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
         return cls(row, of_row, count)
@@ -41,11 +40,17 @@ class DistinctPairs:
         return len(self.row)
 
 
+def numbered(strings: Sequence[str]) -> tuple[Int64Array, list[str]]:
+    """Numbers the distinct strings in order of appearance: each string's number, int64 (n,), and the distinct ones."""
+    numbers, distinct = pd.factorize(np.array(strings, dtype=object))
+    return numbers, distinct.tolist()
+
+
 def checked_pairs(queries: Sequence[str], texts: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Queries and texts as two lists of Unicode strings of the same length.
+    """Checks queries and texts, and makes them two lists of Unicode strings of the same length.
 
     Raises:
-        InputError: A value is not a string, or is one with a lone surrogate; or there are not as many texts as queries.
+        InputError: A value is not a string or has a lone surrogate, or there are not as many texts as queries.
     """
     queries, texts = _strings(queries, "queries"), _strings(texts, "texts")
     if len(queries) != len(texts):
@@ -56,7 +61,7 @@ def checked_pairs(queries: Sequence[str], texts: Sequence[str]) -> tuple[list[st
 def lone_surrogate(text: str) -> int | None:
     """Index of the first lone surrogate, or None (the usual case).
 
-    A surrogate is half of a character that takes two in UTF-16. Alone it has no UTF-8 form, and so no token.
+    A surrogate is half of a character that UTF-16 writes as two. Alone it has no UTF-8 form, and so no token.
     """
     if text.isascii():  # known without looking at the characters
         return None
@@ -76,8 +81,7 @@ def _strings(values: Sequence[str], name: str) -> list[str]:
             raise InputError(f"{name}[{position}] is {value!r} of type {type(value).__name__}, expected a string")
         if type(value) is not str:
             strings[position] = str(value)  # a subclass, such as numpy.str_
-        character = lone_surrogate(value)
-        if character is not None:
+        if (character := lone_surrogate(value)) is not None:
             raise InputError(
                 f"{name}[{position}] has the lone surrogate {value[character]!r} at character {character} and so is "
                 f"not valid Unicode: {value[:40]!r}; repair it with text.encode(errors='replace').decode()"

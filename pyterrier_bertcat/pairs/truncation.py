@@ -1,4 +1,4 @@
-"""Which tokens of a pair are kept when it is longer than the model takes, or than the user wants."""
+"""Which tokens of a pair are kept if it is longer than the model takes or the user wants."""
 
 from __future__ import annotations
 
@@ -49,18 +49,18 @@ class Truncation:
         return min(self.max_length, _PAPER_PAIR) if self.strategy == "paper" else self.max_length
 
     def query_tokens(self, queries: Int64Array) -> Int64Array:
-        """Applies the limits for queries alone: int64 (n,), tokens -> int64 (n,), tokens."""
+        """Applies the limits for queries alone: tokens of each query, int64 (n,) -> int64 (n,)."""
         for limit in (self.max_query_length, _PAPER_QUERY if self.strategy == "paper" else None):
             queries = queries if limit is None else np.minimum(queries, limit)
         return queries
 
     def kept(self, queries: Int64Array, texts: Int64Array, *, special: int) -> Int64Array:
-        """How many tokens are kept of each query and of each text.
+        """Counts the tokens that are kept of each query and of each text.
 
         Args:
-            queries: int64 (n,), tokens.
-            texts: int64 (n,), tokens.
-            special: Special tokens of a pair.
+            queries: int64 (n,), tokens of each query.
+            texts: int64 (n,), tokens of each text.
+            special: How many special tokens a pair has.
 
         Returns:
             int64 (2, n).
@@ -76,16 +76,16 @@ class Truncation:
 
 
 def longest_first(first: Int64Array, second: Int64Array, room: int) -> Int64Array:
-    """How many tokens are kept of two sequences: `truncate_encodings` of Hugging Face's Rust tokenizers, LongestFirst.
+    """Counts the tokens that are kept of two sequences, as LongestFirst in Hugging Face's Rust tokenizers does.
 
     Args:
         first: int64 (n,), tokens of the first sequences.
         second: int64 (n,), tokens of the second sequences.
-        room: The most tokens of both.
+        room: The most tokens of both together.
 
     Returns:
-        int64 (2, n). The shorter sequence stays whole where that leaves the longer at least as long; otherwise each
-        gets half of the room, and the longer, or the second of two equals, the odd token.
+        int64 (2, n). The shorter sequence stays whole if that leaves the longer one at least as long. Otherwise each
+        gets half of the room; the odd token goes to the longer one, or to the second if both are equally long.
     """
     short, long = np.minimum(first, second), np.maximum(first, second)
     fits = short + long <= room

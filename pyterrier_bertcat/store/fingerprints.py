@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyterrier_bertcat.model.files_signature import files_signature
+from pyterrier_bertcat.model.fingerprint import files_signature
 from pyterrier_bertcat.model.names import PACKAGED, PIN, is_name, packaged_folder
 from pyterrier_bertcat.store.score_store import ScoreStore
 

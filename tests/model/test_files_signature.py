@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-import pyterrier_bertcat.model.files_signature
-from pyterrier_bertcat.model.files_signature import files_signature
+import pyterrier_bertcat.model.fingerprint
+from pyterrier_bertcat.model.fingerprint import files_signature
 
 OLD_S = 1_600_000_000
 
@@ -17,7 +17,7 @@ OLD_S = 1_600_000_000
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder whose files were written long enough ago: the wait is left out, the files are real."""
-    monkeypatch.setattr(pyterrier_bertcat.model.files_signature, "_SETTLED_S", 0.0)
+    monkeypatch.setattr(pyterrier_bertcat.model.fingerprint, "_SETTLED_S", 0.0)
     folder = tmp_path / "checkpoint"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
@@ -91,12 +91,12 @@ def test_another_folder_with_the_same_files_has_another(folder, tmp_path):
 
 def test_other_releases_of_what_reads_the_files_have_another(folder, monkeypatch):
     signature = files_signature(folder)
-    monkeypatch.setattr(pyterrier_bertcat.model.files_signature, "version", lambda package: "0")
+    monkeypatch.setattr(pyterrier_bertcat.model.fingerprint, "version", lambda package: "0")
     assert files_signature(folder) not in (signature, None)
 
 
 def test_files_that_were_changed_a_moment_ago_have_none(folder, monkeypatch):
-    monkeypatch.setattr(pyterrier_bertcat.model.files_signature, "_SETTLED_S", 60.0)
+    monkeypatch.setattr(pyterrier_bertcat.model.fingerprint, "_SETTLED_S", 60.0)
     assert files_signature(folder) is None
 
 

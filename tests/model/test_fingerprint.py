@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from pyterrier_bertcat.model.bert_cat import BertCatModel
 from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pyterrier_bertcat.model.classifier import SequenceClassificationModel
-from pyterrier_bertcat.model.config_file import read_config
+from pyterrier_bertcat.model.config import read_config
 from pyterrier_bertcat.model.fingerprint import configuration_facts
 
 WORDS = [

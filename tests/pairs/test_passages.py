@@ -34,10 +34,10 @@ def test_windows_cover_every_token_and_fit(lengths, passages, max_length, strate
     truncation = Truncation(max_length=max_length, strategy=strategy)
     queries, texts = np.array(lengths, dtype=np.int64).reshape(-1, 2).T
     windows = passages.windows(queries, texts, truncation, special=3)
-    assert (windows.queries + windows.texts + 3 <= max_length).all()
+    assert (windows.kept.sum(axis=0) + 3 <= max_length).all()
     for pair, (query, text) in enumerate(lengths):
         of_pair = windows.pairs == pair
-        starts, sizes = windows.starts[of_pair], windows.texts[of_pair]
+        starts, sizes = windows.starts[of_pair], windows.kept[1, of_pair]
         assert of_pair.any()
         if not sizes.any():
             assert text == 0 or strategy == "only_text" or max_length == 4  # the query takes all the room
@@ -50,7 +50,7 @@ def test_windows_cover_every_token_and_fit(lengths, passages, max_length, strate
         assert (sizes == sizes[0]).all()  # the last one has as much context as the others
         if query + text + 3 <= max_length and text <= passages.length:
             assert (starts.tolist(), sizes.tolist()) == ([0], [text])
-            assert windows.queries[of_pair].tolist() == [query]
+            assert windows.kept[0, of_pair].tolist() == [query]
 
 
 def by_hand(tiny_checkpoint, tokenizer, query: str, text: str, passages: Passages) -> list[float]:

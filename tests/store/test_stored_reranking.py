@@ -16,7 +16,7 @@ from conftest import tiny_model
 from pandas.testing import assert_frame_equal
 
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.model import files_signature as checkpoint_files
+from pyterrier_bertcat.model import fingerprint as checkpoint_files
 from pyterrier_bertcat.model.checkpoint import Checkpoint, save_checkpoint
 from pyterrier_bertcat.pairs.passages import Passages
 from pyterrier_bertcat.reranker import BertCatReRanker
@@ -146,8 +146,8 @@ def test_a_fully_stored_frame_needs_no_torch(folder, tmp_path):
     code = f"""
 import sys, pandas as pd
 from pyterrier_bertcat import BertCatReRanker
-from pyterrier_bertcat.model import files_signature
-files_signature._SETTLED_S = -60.0
+from pyterrier_bertcat.model import fingerprint
+fingerprint._SETTLED_S = -60.0
 frame = pd.DataFrame([["q", "a dog", "d", "the fox"]], columns=["qid", "query", "docno", "text"])
 made = BertCatReRanker({str(folder)!r}, store={str(tmp_path / "store")!r}, device="cpu", verbose=False)
 print(made(frame)["score"][0], "torch" in sys.modules)
