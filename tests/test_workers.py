@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_model
+from waiting import HANGS_S
 
 from pyterrier_bertcat.backends.workers import WorkersBackend
 from pyterrier_bertcat.checkpoints import Checkpoint
@@ -24,7 +25,6 @@ from pyterrier_bertcat.scoring import PairScorer
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "that", "asks", "what", "it", "is"]
 PAIRS = 300
-GUARD_S = 240  # far more than any test takes on a busy machine: what takes longer hangs
 TWO_CPUS = ["cpu", "cpu"]
 
 resource = pytest.importorskip("resource", reason="limits processes' memory with it")
@@ -37,7 +37,7 @@ def _nothing_hangs():
         raise TimeoutError("a test of workers hangs")
 
     before = signal.signal(signal.SIGALRM, hangs)
-    signal.alarm(GUARD_S)
+    signal.alarm(int(HANGS_S))
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
