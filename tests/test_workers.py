@@ -56,7 +56,7 @@ def scorer_of(checkpoint: Checkpoint, backend: WorkersBackend | None, **options:
 
 @pytest.fixture(scope="module")
 def two(tiny_checkpoint):
-    """For the tests that leave the workers as they found them."""
+    """For the tests that leave the workers as they found them, and for the one after them that kills both."""
     backend = WorkersBackend(tiny_checkpoint.model, devices=TWO_CPUS)
     yield backend
     backend.close()
@@ -123,9 +123,8 @@ def test_a_batch_that_does_not_fit_into_a_worker_is_halved(tiny_checkpoint, two)
     assert len(two.process_ids) == 2
 
 
-def test_what_a_killed_worker_had_is_scored_by_the_other_and_without_any_left_there_is_one_error(tiny_checkpoint):
-    backend = WorkersBackend(tiny_checkpoint.model, devices=TWO_CPUS)
-    scorer, (first, second) = scorer_of(tiny_checkpoint, backend), backend.process_ids
+def test_what_a_killed_worker_had_is_scored_by_the_other_and_without_any_left_there_is_one_error(tiny_checkpoint, two):
+    scorer, (first, second) = scorer_of(tiny_checkpoint, two), two.process_ids
     expected = scorer_of(tiny_checkpoint, None).score(*pairs(1))
     os.kill(second, signal.SIGSTOP)  # so that what it is given stays with it
     done = 0
@@ -141,7 +140,7 @@ def test_what_a_killed_worker_had_is_scored_by_the_other_and_without_any_left_th
         scored = scorer.scored(*pairs(1), finished=kill_the_second)
     assert len(caught) == 1
     np.testing.assert_allclose(scored.scores, expected, atol=5e-5)
-    assert backend.process_ids == [first]
+    assert two.process_ids == [first]
     np.testing.assert_allclose(scorer.score(*pairs(1)), expected, atol=5e-5)  # a warning would be an error here
 
     os.kill(first, signal.SIGSTOP)
