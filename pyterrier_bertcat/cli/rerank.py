@@ -165,7 +165,7 @@ def _described(candidates: RunCandidates, reranker: BertCatReRanker) -> str:
         queries, texts = options.truncation.kept(queries, texts, special=special)
     else:
         windows = options.passages.windows(queries, texts, options.truncation, special=special)
-        queries, texts = windows.queries, windows.texts
+        queries, texts = windows.kept
     tokens = float(f"{(queries + texts + special).sum():.2g}")
     return (
         f"run       {len(rows):,} rows, {rows['qid'].nunique():,} queries, {rows['docno'].nunique():,} documents\n"

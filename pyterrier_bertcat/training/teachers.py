@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyterrier as pt
 
-from pyterrier_bertcat.data.lines import numbered_lines, wrong_line
+from pyterrier_bertcat.data.sources import numbered_lines, wrong_line
 from pyterrier_bertcat.errors import InputError, TrainingDataError
 
 Scores: TypeAlias = npt.NDArray[np.float64]

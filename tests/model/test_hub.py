@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import huggingface_hub
 import pytest
 from conftest import tiny_model
+from waiting import HANGS_S
 
 from pyterrier_bertcat.errors import CheckpointError
 from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, push_checkpoint, save_checkpoint
@@ -206,7 +207,7 @@ def run_client(endpoint, cache_folder, pushed_folder="", revision=""):
         "no_proxy": "127.0.0.1",
     }
     command = [sys.executable, "-W", "ignore", "-c", CLIENT, NAME, str(pushed_folder), revision]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANGS_S, check=False)
     assert done.returncode == 0, done.stderr
     assert "unexpected tokenization" not in done.stderr
     return done.stdout.split()

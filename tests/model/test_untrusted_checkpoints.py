@@ -17,11 +17,11 @@ import pytest
 import torch
 from conftest import tiny_model
 from safetensors.torch import load_file
+from waiting import HANGS_S
 
 from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 ROOM_MB = 700
-SECONDS = 60
 LOADER = """
 import json, os, sys, warnings
 from pyterrier_bertcat.model.checkpoint import load_checkpoint
@@ -75,7 +75,7 @@ def load(loader, folder):
     """Loads the folder: what became of it, and how many MB that took."""
 
     def load():
-        guard = threading.Timer(SECONDS, loader.kill)
+        guard = threading.Timer(HANGS_S, loader.kill)
         guard.start()
         print(folder, file=loader.stdin, flush=True)
         said, memory = json.loads(loader.stdout.readline())

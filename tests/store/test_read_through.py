@@ -6,11 +6,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections import Counter
 
 import numpy as np
 import pytest
+from helpers.waiting import wait_until
 
 import pyterrier_bertcat.store.read_through
 from pyterrier_bertcat.errors import ScoreError, StoreError
@@ -103,20 +103,19 @@ def test_what_was_scored_before_an_error_is_stored(store, error):
 
 
 def test_scores_are_stored_while_others_are_computed(store, monkeypatch):
-    monkeypatch.setattr(pyterrier_bertcat.store.read_through, "_WRITE_EVERY_S", 0.02)
+    monkeypatch.setattr(pyterrier_bertcat.store.read_through, "_WRITE_EVERY_S", 0.0)
     stored = []
 
     class SlowScorer(CountingScorer):
         def score_in_detail(self, queries, texts, *, finished=None):
             def slowly(rows, scores, cut):
                 finished(rows, scores, cut)
-                time.sleep(0.05)
-                stored.append(len(store))
+                stored.append(wait_until(lambda: len(store), "score in the store"))
 
             return super().score_in_detail(queries, texts, finished=slowly)
 
     ReadThroughScorer(store, SETTINGS, SlowScorer).score(QUERIES, TEXTS)
-    assert len(set(stored)) > 2
+    assert stored[0] < DISTINCT
     assert len(store) == DISTINCT
 
 

@@ -124,8 +124,9 @@ def frame() -> pd.DataFrame:
 
 @pytest.mark.usefixtures("int8_compiles")
 def test_mini_in_int8_needs_no_calibration_and_ranks_as_in_float32():
-    exact = BertCatReRanker("mini", device="cpu", verbose=False)(frame())
-    int8 = BertCatReRanker("mini", backend="openvino", dtype="int8", verbose=False)(frame())
+    some = frame().iloc[::4]
+    exact = BertCatReRanker("mini", device="cpu", verbose=False)(some)
+    int8 = BertCatReRanker("mini", backend="openvino", dtype="int8", verbose=False)(some)
     scores = exact.merge(int8, on=["qid", "docno"])
     assert np.corrcoef(scores["score_x"], scores["score_y"])[0, 1] > 0.995
     assert (scores["score_x"] != scores["score_y"]).any()

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_model
+from waiting import HANGS_S
 
 from pyterrier_bertcat.errors import InputError, WorkerError
 from pyterrier_bertcat.model.bert_cat import BertCatModel
@@ -26,7 +27,6 @@ from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "that", "asks", "what", "it", "is"]
 PAIRS = 300
-GUARD_S = 240  # far more than any test takes on a busy machine: what takes longer hangs
 TWO_CPUS = ["cpu", "cpu"]
 
 resource = pytest.importorskip("resource", reason="limits processes' memory with it")
@@ -39,7 +39,7 @@ def _nothing_hangs():
         raise TimeoutError("a test of workers hangs")
 
     before = signal.signal(signal.SIGALRM, hangs)
-    signal.alarm(GUARD_S)
+    signal.alarm(int(HANGS_S))
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
@@ -58,7 +58,7 @@ def scorer_of(checkpoint: Checkpoint, backend: WorkersBackend | None, **options:
 
 @pytest.fixture(scope="module")
 def two(tiny_checkpoint):
-    """For the tests that leave the workers as they found them."""
+    """For the tests that leave the workers as they found them, and for the one after them that kills both."""
     backend = WorkersBackend(tiny_checkpoint.model, devices=TWO_CPUS)
     yield backend
     backend.close()
@@ -125,9 +125,8 @@ def test_a_batch_that_does_not_fit_into_a_worker_is_halved(tiny_checkpoint, two)
     assert len(two.process_ids) == 2
 
 
-def test_what_a_killed_worker_had_is_scored_by_the_other_and_without_any_left_there_is_one_error(tiny_checkpoint):
-    backend = WorkersBackend(tiny_checkpoint.model, devices=TWO_CPUS)
-    scorer, (first, second) = scorer_of(tiny_checkpoint, backend), backend.process_ids
+def test_what_a_killed_worker_had_is_scored_by_the_other_and_without_any_left_there_is_one_error(tiny_checkpoint, two):
+    scorer, (first, second) = scorer_of(tiny_checkpoint, two), two.process_ids
     expected = scorer_of(tiny_checkpoint, None).score(*pairs(1))
     os.kill(second, signal.SIGSTOP)  # so that what it is given stays with it
     done = 0
@@ -143,7 +142,7 @@ def test_what_a_killed_worker_had_is_scored_by_the_other_and_without_any_left_th
         scored = scorer.score_in_detail(*pairs(1), finished=kill_the_second)
     assert len(caught) == 1
     np.testing.assert_allclose(scored.scores, expected, atol=5e-5)
-    assert backend.process_ids == [first]
+    assert two.process_ids == [first]
     np.testing.assert_allclose(scorer.score(*pairs(1)), expected, atol=5e-5)  # a warning would be an error here
 
     os.kill(first, signal.SIGSTOP)
