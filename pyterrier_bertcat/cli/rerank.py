@@ -50,11 +50,8 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("--tag", help="the last column of the output (default: bertcat)")
     stores = parser.add_mutually_exclusive_group()
-    stores.add_argument(
-        "--store",
-        metavar="PATH",
-        help="keep scores here, for other jobs too (default: OUTPUT.scores, removed once the output is complete)",
-    )
+    store_help = "keep scores here, for other jobs too (default: OUTPUT.scores, removed once the output is complete)"
+    stores.add_argument("--store", metavar="PATH", help=store_help)
     stores.add_argument("--no-store", action="store_true", help="keep no scores: a stopped job starts from scratch")
     add_model_arguments(parser, default=None)
     parser.add_argument(
@@ -64,12 +61,8 @@ def add_parser(commands: Commands) -> None:
         help="score on several devices, with a process for each; all: on every GPU",
     )
     long = parser.add_argument_group("long documents")
-    long.add_argument(
-        "--passages",
-        type=_passage_tokens,
-        metavar="TOKENS[,STRIDE]",
-        help="score documents by passages of TOKENS tokens, one every STRIDE tokens (default: half of TOKENS)",
-    )
+    passages_help = "score documents by passages of TOKENS tokens, one every STRIDE tokens (default: half of TOKENS)"
+    long.add_argument("--passages", type=_passage_tokens, metavar="TOKENS[,STRIDE]", help=passages_help)
     long.add_argument(
         "--aggregate",
         type=_aggregate,

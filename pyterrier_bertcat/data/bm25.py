@@ -21,6 +21,13 @@ class Bm25Retriever(pt.Transformer):  # type: ignore[misc]
 
     Reads ``qid, query``; other columns pass through. Gives one row per document found, best first, with ``docno``,
     ``score`` (float32, above 0) and ``rank`` (from 0); equal scores by docno, as `best_first` orders them.
+
+    Example:
+        >>> from pyterrier_bertcat import Bm25Retriever
+        >>> texts = {"copytree": "Copy a folder with all files.", "rmtree": "Delete a folder."}
+        >>> bm25 = Bm25Retriever({"docno": docno, "text": text} for docno, text in texts.items())
+        >>> bm25.search("copy folder")["docno"].tolist()
+        ['copytree', 'rmtree']
     """
 
     schematic: ClassVar[dict[str, str]] = {"label": "BM25", "help_url": "https://github.com/xhluca/bm25s"}

@@ -42,12 +42,10 @@ def read_texts(
     if not wanted:
         return {}
     dataset = dataset_named(source)
-    documents = (
-        _from_file(source, wanted, fields) if dataset is None else _from_dataset(source, dataset, wanted, fields)
-    )
+    found = _from_file(source, wanted, fields) if dataset is None else _from_dataset(source, dataset, wanted, fields)
     texts: dict[str, str] = {}
     with pt.tqdm(total=len(wanted), desc="texts", unit="text", delay=_BAR_DELAY_S, disable=not verbose) as bar:
-        for docno, text in documents:
+        for docno, text in found:
             if docno not in texts:
                 texts[docno] = text
                 bar.update()
@@ -68,8 +66,8 @@ def _from_file(source: str | os.PathLike[str], wanted: set[str], fields: Sequenc
                 yield str(docno), text_of(record, fields, source=where)
         elif fields:
             raise InputError(f"{source} has columns and no fields: leave text_fields (--text-fields) out")
-        elif record[0].strip() in wanted:
-            yield record[0].strip(), record[1]
+        elif (docno := record[0].strip()) in wanted:
+            yield docno, record[1]
 
 
 def _from_dataset(source: object, dataset: Any, wanted: set[str], fields: Sequence[str]) -> Iterator[tuple[str, str]]:
