@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import huggingface_hub
 import pytest
 from conftest import tiny_model
-from waiting import HANGS_S
+from helpers.waiting import HANGS_S
 
 from pyterrier_bertcat.errors import CheckpointError
 from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, push_checkpoint, save_checkpoint

@@ -16,8 +16,8 @@ import zipfile
 import pytest
 import torch
 from conftest import tiny_model
+from helpers.waiting import HANGS_S
 from safetensors.torch import load_file
-from waiting import HANGS_S
 
 from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 

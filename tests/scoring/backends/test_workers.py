@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_model
-from waiting import HANGS_S
+from helpers.waiting import HANGS_S
 
 from pyterrier_bertcat.errors import InputError, WorkerError
 from pyterrier_bertcat.model.bert_cat import BertCatModel
@@ -252,7 +252,7 @@ def test_a_stopped_worker_does_not_keep_a_process_from_ending(tmp_path):
         "os.kill(*backend.process_ids, signal.SIGSTOP)\n"
         "print(*backend.process_ids)\n"
     )
-    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=GUARD_S)
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=HANGS_S)
     assert (ended.returncode, ended.stderr) == (0, "")
     wait_for_the_end_of(int(ended.stdout))
 
