@@ -178,13 +178,12 @@ assert [state(database, m) for m in range(n + 1)] == ["right"] * n + ["absent"]
 
 
 def test_a_new_store_waits_for_another_process_that_is_making_it(tmp_path):
-    """SQLite does not wait by itself for a reader of a file that is not in WAL mode yet."""
+    """SQLite by itself does not wait for one that is writing to a file which is not in WAL mode yet."""
     path = tmp_path / "scores.sqlite3"
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
         other.execute("CREATE TABLE some (x)")
         other.execute("DROP TABLE some")
-        other.execute("BEGIN")
-        other.execute("SELECT * FROM sqlite_master").fetchall()
+        other.execute("BEGIN IMMEDIATE")
         threading.Timer(0.2, lambda: other.execute("COMMIT")).start()
         database = ScoreDatabase(path, timeout_s=60)
         write(database, 0)
