@@ -88,9 +88,8 @@ class ScoreDatabase:
         if not len(finite):
             return
         pairs, scores, cut = pairs[finite], scores[finite], cut[:, finite]
-        order = np.lexsort(
-            (pairs.texts[:, 0].byteswap(), pairs.query)
-        )  # SQLite's own order, so that neighbours share pages
+        # In SQLite's own order, so that neighbours share pages.
+        order = np.lexsort((pairs.texts[:, 0].byteswap(), pairs.query))
         pairs, scores, cut = pairs[order], scores[order], cut[:, order]
         records = records_of(pairs.texts, scores, cut, salts_of(pairs.queries, settings)[pairs.query])
         queries, starts = np.unique(pairs.query, return_index=True)

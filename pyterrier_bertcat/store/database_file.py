@@ -171,6 +171,7 @@ def _open(file: Path, timeout_s: float) -> sqlite3.Connection:
 
 
 def _set_wal_mode(connection: sqlite3.Connection, timeout_s: float) -> None:
+    """Lets readers and a writer work at once. The file keeps this mode."""
     end = time.monotonic() + timeout_s
     while True:
         try:

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -175,3 +176,16 @@ assert [state(database, m) for m in range(n + 1)] == ["right"] * n + ["absent"]
     database = ScoreDatabase(path, timeout_s=10)
     write(database, int(committed))
     assert [state(database, n) for n in range(int(committed) + 2)] == ["right"] * (int(committed) + 1) + ["absent"]
+
+
+def test_a_new_store_waits_for_another_process_that_is_making_it(tmp_path):
+    """SQLite by itself does not wait for one that is writing to a file which is not in WAL mode yet."""
+    path = tmp_path / "scores.sqlite3"
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("CREATE TABLE some (x)")
+        other.execute("DROP TABLE some")
+        other.execute("BEGIN IMMEDIATE")
+        threading.Timer(0.2, lambda: other.execute("COMMIT")).start()
+        database = ScoreDatabase(path, timeout_s=60)
+        write(database, 0)
+        assert state(database, 0) == "right"
