@@ -132,46 +132,36 @@ def read_pair(tokenizer: PreTrainedTokenizerBase, query: str, text: str, *, cut:
         text: Any string.
         cut: How the pair is cut.
     """
-    seen = query, text
-    if cut != Truncation(max_length=cut.max_length):  # the tokenizer itself can cut by max_length only
-        seen = _cut(tokenizer, query, text, cut)
-    encoding: Any = tokenizer(
-        *seen, truncation=True, max_length=cut.pair_length, return_offsets_mapping=True, verbose=False
-    )
-    owners, offsets = encoding.sequence_ids(0), encoding["offset_mapping"]
+    encoding: Any = tokenizer(query, text, truncation=False, return_offsets_mapping=True, verbose=False)
+    owners: list[int | None] = encoding.sequence_ids(0)
+    tokens_of = [[token for token, owner in enumerate(owners) if owner == side] for side in range(len(PARTS))]
+    counts = (np.array([len(tokens)]) for tokens in tokens_of)
+    kept = cut.kept(*counts, special=owners.count(None))[:, 0].tolist()
+    left_out: set[int] = set()
+    for tokens, count in zip(tokens_of, kept, strict=True):
+        beyond = len(tokens) - count
+        left_out.update(tokens[:beyond] if tokenizer.truncation_side == "left" else tokens[count:])
+    read = [token for token in range(len(owners)) if token not in left_out]
     words: list[Span] = []
     shares: list[Share] = []
     window: dict[Part, tuple[int, int]] = {}
     for side, (part, string) in enumerate(zip(PARTS, (query, text), strict=True)):
         spans = word_spans(string)
-        tokens = [(token, *offsets[token]) for token, owner in enumerate(owners) if owner == side]
-        window[part] = (min((start for _, start, _ in tokens), default=0), max((end for *_, end in tokens), default=0))
-        shares += [Share(len(words) + word, token, weight) for word, token, weight in _shares(spans, tokens)]
+        places = [
+            (place, *encoding["offset_mapping"][token]) for place, token in enumerate(read) if owners[token] == side
+        ]
+        window[part] = (min((start for _, start, _ in places), default=0), max((end for *_, end in places), default=0))
+        shares += [Share(len(words) + word, token, weight) for word, token, weight in _shares(spans, places)]
         words += [Span(part, start, end) for start, end in spans]
     types = encoding.get("token_type_ids")
     return PairReading(
         words=tuple(words),
         shares=tuple(shares),
         window=window,
-        input_ids=np.array(encoding["input_ids"], dtype=np.int64),
-        token_type_ids=None if types is None else np.array(types, dtype=np.int64),
-        parts=tuple(None if owner is None else PARTS[owner] for owner in owners),
+        input_ids=np.array(encoding["input_ids"], dtype=np.int64)[read],
+        token_type_ids=None if types is None else np.array(types, dtype=np.int64)[read],
+        parts=tuple(None if (owner := owners[token]) is None else PARTS[owner] for token in read),
     )
-
-
-def _cut(tokenizer: Any, query: str, text: str, cut: Truncation) -> tuple[str, str]:
-    """Cuts both strings after the last token that is kept."""
-    ends = [
-        [end for _, end in tokenizer(part, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]]
-        for part in (query, text)
-    ]
-    counts = (np.array([len(part_ends)]) for part_ends in ends)
-    kept = cut.kept(*counts, special=tokenizer.num_special_tokens_to_add(pair=True))[:, 0].tolist()
-    cut_query, cut_text = (
-        part[: part_ends[count - 1]] if 0 < count < len(part_ends) else part * (count > 0 or not part_ends)
-        for part, part_ends, count in zip((query, text), ends, kept, strict=True)
-    )
-    return cut_query, cut_text
 
 
 def _shares(spans: list[tuple[int, int]], tokens: list[tuple[int, int, int]]) -> list[Share]:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyterrier_bertcat.explain.words import read_pair, word_spans
+from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer
 from pyterrier_bertcat.pairs.truncation import Truncation
 
 SNIPPETS = [
@@ -117,3 +118,29 @@ def test_a_text_cut_from_the_left_keeps_its_end(tokenizer):
     reading = read_pair(left, "query", "one two three four", cut=Truncation(max_length=6))
     assert reading.read.tolist() == [True, False, False, True, True]
     assert "one two three four"[slice(*reading.window["text"])] == "three four"
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize(
+    "cut",
+    [
+        Truncation(max_length=9),
+        Truncation(max_query_length=2),
+        Truncation(max_length=12, strategy="only_text"),
+        Truncation(max_length=14, strategy="paper"),
+    ],
+    ids=str,
+)
+def test_what_is_read_is_what_is_scored_whichever_end_is_cut(tokenizer, side, cut):
+    own = copy.deepcopy(tokenizer)
+    own.truncation_side = side
+    queries = ["what is unbelievability", "one", "a"]
+    texts = ["the transformerless quick brown e-mail jumps over it", "", "fox"]
+    scored = PairTokenizer(own, truncation=cut).encode(queries, texts)
+    for row, (query, text) in enumerate(zip(queries, texts, strict=True)):
+        reading = read_pair(own, query, text, cut=cut)
+        assert reading.input_ids.tolist() == scored.batch([row]).input_ids.tolist()
+    reading = read_pair(own, queries[0], texts[0], cut=cut)
+    of_the_query = [read for span, read in zip(reading.words, reading.read, strict=True) if span.part == "query"]
+    if cut.max_query_length == 2:
+        assert of_the_query == ([False, False, True] if side == "left" else [True, True, False])
