@@ -8,7 +8,6 @@ import tempfile
 import pytest
 
 from pyterrier_bertcat.cli import main
-from pyterrier_bertcat.model.checkpoint import save_checkpoint
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -17,8 +16,8 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def model(tiny_checkpoint, tmp_path_factory) -> str:
-    return str(save_checkpoint(tiny_checkpoint, tmp_path_factory.mktemp("checkpoint") / "tiny"))
+def model(saved_folder) -> str:
+    return str(saved_folder)
 
 
 def test_help_names_the_commands():

@@ -11,13 +11,12 @@ from pyterrier_bertcat.cli.demo_report import DemoOptions, experiment_report, ru
 from pyterrier_bertcat.data.bm25 import Bm25Retriever
 from pyterrier_bertcat.data.pydoc_collection import PydocDataset, pydoc_documents
 from pyterrier_bertcat.errors import InputError
-from pyterrier_bertcat.model.checkpoint import save_checkpoint
 from pyterrier_bertcat.reranker import BertCatReRanker
 
 
 @pytest.fixture(scope="module")
-def model(tiny_checkpoint, tmp_path_factory) -> str:
-    return str(save_checkpoint(tiny_checkpoint, tmp_path_factory.mktemp("checkpoint") / "tiny"))
+def model(saved_folder) -> str:
+    return str(saved_folder)
 
 
 def shown(question: str | None, **options: object) -> str:

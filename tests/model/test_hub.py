@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import huggingface_hub
 import pytest
-from conftest import tiny_model
+from helpers.tiny_models import tiny_model
 
 from pyterrier_bertcat.errors import CheckpointError
 from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, push_checkpoint, save_checkpoint
