@@ -1,4 +1,4 @@
-"""Small real checkpoints for the tests: random weights, the real uncased BERT vocabulary, no network.
+"""Small real checkpoints for the tests, with no network, and the settings of the process that runs them.
 
 ``pytest --cpu avx2`` runs as on a CPU with AVX2 and nothing newer, ``pytest --cpu avx512`` as on one with AVX-512 that
 has no instructions for bfloat16 or int8. This file imports nothing that imports torch, which reads these settings when
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -26,7 +27,6 @@ import pytest
 if TYPE_CHECKING:
     import transformers
 
-    from pyterrier_bertcat.model.bert_cat import BertCatModel
     from pyterrier_bertcat.model.checkpoint import Checkpoint
 
 OLDER_CPUS = {
@@ -72,9 +72,6 @@ def half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "a machine of unknown speed")
 
 
-SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-
-
 @pytest.fixture(scope="session")
 def minilm_folder() -> Path:
     """The folder of a real MiniLM encoder with its tokenizer, from the development dependency."""
@@ -89,46 +86,25 @@ def tokenizer(minilm_folder: Path) -> transformers.PreTrainedTokenizerBase:
     return transformers.BertTokenizerFast.from_pretrained(str(minilm_folder))
 
 
-def tiny_encoder_config(kind: str = "distilbert") -> transformers.PretrainedConfig:
-    """Two layers of 32 for the real vocabulary: ``distilbert``, ``bert`` or ``electra``."""
-    import transformers
-
-    if kind == "distilbert":
-        return transformers.DistilBertConfig(dim=32, n_layers=2, n_heads=4, hidden_dim=64)
-    classes = {"bert": transformers.BertConfig, "electra": transformers.ElectraConfig}
-    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-    if kind == "electra":
-        shape["embedding_size"] = 32
-    return classes[kind](**shape)
-
-
-def tiny_model(kind: str = "distilbert", *, seed: int = 0) -> BertCatModel:
-    """A BERT_Cat with random weights, spread enough that different pairs get clearly different scores."""
-    import torch
-
-    from pyterrier_bertcat.model.bert_cat import BertCatModel
-    from pyterrier_bertcat.model.config import BertCatConfig
-
-    torch.manual_seed(seed)
-    model = BertCatModel(BertCatConfig.from_encoder_config(tiny_encoder_config(kind)))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(4.0)
-    return model.eval()
-
-
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tokenizer: transformers.PreTrainedTokenizerBase) -> Checkpoint:
     """A tiny in-memory DistilBERT BERT_Cat."""
+    from helpers.tiny_models import tiny_model
+
     from pyterrier_bertcat.model.checkpoint import Checkpoint
 
     return Checkpoint(model=tiny_model(), tokenizer=tokenizer, source="in memory")
 
 
-def data_folder(name: str) -> Path:
-    """A real collection beside the checkout; skips where there is none, as in a fresh clone."""
-    folder = SHARED_DATA / name
-    if not folder.is_dir():
-        pytest.skip(f"the collection {name!r} is not beside this checkout")
-    return folder
+@pytest.fixture(scope="session")
+def saved_folder(tiny_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny checkpoint's files, which no test changes; `folder` is a copy for one test."""
+    from pyterrier_bertcat.model.checkpoint import save_checkpoint
+
+    return save_checkpoint(tiny_checkpoint, tmp_path_factory.mktemp("tiny") / "checkpoint")
+
+
+@pytest.fixture
+def folder(saved_folder: Path, tmp_path: Path) -> Path:
+    """The tiny checkpoint's files, for one test to do with as it likes."""
+    return Path(shutil.copytree(saved_folder, tmp_path / "saved"))

@@ -15,7 +15,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import data_folder
+from helpers.shared_data import data_folder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 if not (REPOSITORY / "benchmarks").is_dir():

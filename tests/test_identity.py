@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import tiny_model
+from helpers.frames import frame
+from helpers.tiny_models import tiny_model
 
 from pyterrier_bertcat.model.checkpoint import Checkpoint
 from pyterrier_bertcat.pipeline.ensemble import MeanReRanker
@@ -153,10 +154,10 @@ def test_a_subclass_with_another_constructor_is_identified_copied_and_pickled(on
 
 
 def test_a_subclass_re_ranks_as_its_base_class(tiny_checkpoint):
-    frame = pd.DataFrame({"qid": "1", "query": "a dog", "docno": ["d1", "d2"], "text": ["the fox", "a lazy dog"]})
+    candidates = frame(["the fox", "a lazy dog"])
     options = {"max_length": 20, "device": "cpu", "verbose": False}
-    expected = BertCatReRanker(tiny_checkpoint, **options)(frame)
-    pd.testing.assert_frame_equal(HandsOn(tiny_checkpoint, bonus=2, **options)(frame), expected)
+    expected = BertCatReRanker(tiny_checkpoint, **options)(candidates)
+    pd.testing.assert_frame_equal(HandsOn(tiny_checkpoint, bonus=2, **options)(candidates), expected)
 
 
 def test_a_path_is_the_string_that_can_only_be_a_path(tmp_path):

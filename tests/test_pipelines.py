@@ -13,7 +13,6 @@ import pytest
 from helpers.pipeline_stages import DOCUMENTS, TOPICS, Bm25sRetriever, pairs, text
 from pandas.testing import assert_frame_equal
 
-from pyterrier_bertcat.model.checkpoint import save_checkpoint
 from pyterrier_bertcat.reranker import BertCatReRanker
 
 os.environ["PT_TEST_TRANSFORMER_REPORTS"] = "0"
@@ -21,9 +20,8 @@ QRELS = pd.DataFrame([("1", "copytree", 1), ("2", "socket", 1), ("3", "sort", 1)
 
 
 @pytest.fixture(scope="module")
-def bertcat(tiny_checkpoint, tmp_path_factory) -> BertCatReRanker:
-    folder = save_checkpoint(tiny_checkpoint, tmp_path_factory.mktemp("tiny"))
-    return BertCatReRanker(str(folder), device="cpu", verbose=False)
+def bertcat(saved_folder) -> BertCatReRanker:
+    return BertCatReRanker(str(saved_folder), device="cpu", verbose=False)
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,12 @@ import pyterrier_caching
 import pytest
 from helpers.pipeline_stages import DOCUMENTS, TOPICS, Bm25sRetriever, pairs, text
 
-from pyterrier_bertcat.model.checkpoint import save_checkpoint
 from pyterrier_bertcat.reranker import BertCatReRanker
 
 
 @pytest.fixture(scope="module")
-def bertcat(tiny_checkpoint, tmp_path_factory) -> BertCatReRanker:
-    folder = save_checkpoint(tiny_checkpoint, tmp_path_factory.mktemp("tiny"))
-    return BertCatReRanker(str(folder), device="cpu", verbose=False)
+def bertcat(saved_folder) -> BertCatReRanker:
+    return BertCatReRanker(str(saved_folder), device="cpu", verbose=False)
 
 
 @pytest.fixture(scope="module")

@@ -12,28 +12,22 @@ import pandas as pd
 import pyterrier as pt
 import pytest
 import torch
-from conftest import tiny_model
-from helpers.candidate_frames import results, scores_by_hand
+from helpers.frames import results
+from helpers.tiny_models import scores_by_hand, tiny_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
 from pyterrier_bertcat.errors import CheckpointError, InputError, ScoreError
-from pyterrier_bertcat.model.checkpoint import Checkpoint, save_checkpoint
+from pyterrier_bertcat.model.checkpoint import Checkpoint
 from pyterrier_bertcat.pairs.passages import Passages
 from pyterrier_bertcat.reranker import BertCatReRanker
 from pyterrier_bertcat.training.options import TrainingOptions
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_checkpoint, tmp_path_factory) -> Path:
-    """The tiny checkpoint, saved."""
-    return save_checkpoint(tiny_checkpoint, tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def bertcat(folder) -> BertCatReRanker:
-    return BertCatReRanker(str(folder), device="cpu", verbose=False).load()
+def bertcat(saved_folder) -> BertCatReRanker:
+    return BertCatReRanker(str(saved_folder), device="cpu", verbose=False).load()
 
 
 # What it gives
@@ -206,9 +200,9 @@ def test_every_parameter_is_stored_as_it_was_given():
     assert all(attributes[name] is value for name, value in given_options.items())
 
 
-def test_inspection_after_loading_finds_the_options_and_not_the_network(bertcat, folder):
+def test_inspection_after_loading_finds_the_options_and_not_the_network(bertcat, saved_folder):
     attributes = {attribute.name: attribute.value for attribute in pt.inspect.transformer_attributes(bertcat)}
-    assert attributes["model"] == str(folder)
+    assert attributes["model"] == str(saved_folder)
     clone = pt.inspect.transformer_apply_attributes(bertcat, batch_size=3)
     assert (clone.batch_size, clone.model) == (3, bertcat.model)
     assert pt.inspect.transformer_apply_attributes(bertcat) == bertcat

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 import pytest
-from conftest import tiny_model
-from helpers.candidate_frames import TEXTS, results, scores_by_hand
+from helpers.frames import TEXTS, results
+from helpers.tiny_models import scores_by_hand, tiny_model
 from pandas.testing import assert_frame_equal
 
 from pyterrier_bertcat.errors import CheckpointError, InputError, TrainingDataError
@@ -24,14 +24,8 @@ from pyterrier_bertcat.training.options import TrainingOptions
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_checkpoint, tmp_path_factory) -> Path:
-    """The tiny checkpoint, saved."""
-    return save_checkpoint(tiny_checkpoint, tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def bertcat(folder) -> BertCatReRanker:
-    return BertCatReRanker(str(folder), device="cpu", verbose=False).load()
+def bertcat(saved_folder) -> BertCatReRanker:
+    return BertCatReRanker(str(saved_folder), device="cpu", verbose=False).load()
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from pyterrier_bertcat.cli import _parser, demo, main
 from pyterrier_bertcat.cli.train import _OPTIONS
 from pyterrier_bertcat.data.candidates import RunSources
 from pyterrier_bertcat.data.runs import RunWriter
-from pyterrier_bertcat.model.checkpoint import save_checkpoint
 from pyterrier_bertcat.pairs.passages import Passages
 from pyterrier_bertcat.reranker import BertCatReRanker
 from pyterrier_bertcat.training.options import TrainingOptions
@@ -26,8 +25,8 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def model(tiny_checkpoint, tmp_path_factory) -> str:
-    return str(save_checkpoint(tiny_checkpoint, tmp_path_factory.mktemp("checkpoint") / "tiny"))
+def model(saved_folder) -> str:
+    return str(saved_folder)
 
 
 def test_help_names_the_commands():

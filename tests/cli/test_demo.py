@@ -9,13 +9,12 @@ from pyterrier_bertcat.cli import main
 from pyterrier_bertcat.cli.demo import experiment_report, side_by_side
 from pyterrier_bertcat.data.bm25 import Bm25Retriever
 from pyterrier_bertcat.data.pydoc_collection import PydocDataset, pydoc_documents
-from pyterrier_bertcat.model.checkpoint import save_checkpoint
 from pyterrier_bertcat.reranker import BertCatReRanker
 
 
 @pytest.fixture(scope="module")
-def model(tiny_checkpoint, tmp_path_factory) -> str:
-    return str(save_checkpoint(tiny_checkpoint, tmp_path_factory.mktemp("checkpoint") / "tiny"))
+def model(saved_folder) -> str:
+    return str(saved_folder)
 
 
 def test_a_question_shows_both_rankings_of_the_same_documents(model, capsys):

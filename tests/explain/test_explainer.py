@@ -10,7 +10,7 @@ import pandas as pd
 import pyterrier as pt
 import pytest
 import torch
-from conftest import tiny_model
+from helpers.tiny_models import tiny_model
 
 from pyterrier_bertcat.errors import InputError, MissingExtraError
 from pyterrier_bertcat.explain.explainer import Explainer

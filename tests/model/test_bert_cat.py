@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import tiny_encoder_config, tiny_model
+from helpers.tiny_models import tiny_encoder_config, tiny_model
 
 from pyterrier_bertcat.errors import CheckpointError
 from pyterrier_bertcat.model.bert_cat import BertCatModel

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import tiny_encoder_config, tiny_model
+from helpers.tiny_models import tiny_encoder_config, tiny_model
 from safetensors.torch import load_file
 
 from pyterrier_bertcat.errors import CheckpointError
@@ -51,11 +51,6 @@ def assert_same_scores(one, other):
 @pytest.fixture
 def checkpoint(tokenizer):
     return Checkpoint(model=tiny_model(), tokenizer=tokenizer)
-
-
-@pytest.fixture
-def folder(checkpoint, tmp_path):
-    return save_checkpoint(checkpoint, tmp_path / "saved")
 
 
 @pytest.fixture(scope="module")

@@ -4,22 +4,10 @@ import json
 import re
 
 import pytest
-from conftest import tiny_model
 from helpers.checkpoint_edits import edit_config
 
 from pyterrier_bertcat.errors import CheckpointError, InputError
-from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-
-
-@pytest.fixture
-def checkpoint(tokenizer):
-    return Checkpoint(model=tiny_model(), tokenizer=tokenizer)
-
-
-@pytest.fixture
-def folder(checkpoint, tmp_path):
-    return save_checkpoint(checkpoint, tmp_path / "saved")
-
+from pyterrier_bertcat.model.checkpoint import load_checkpoint
 
 # --- what can be wrong with a folder ---------------------------------------------------------------------------------
 
@@ -43,17 +31,17 @@ def test_a_foreign_model_type_is_refused(model_type, folder):
         load_checkpoint(folder)
 
 
-def test_code_in_a_checkpoint_is_not_run(folder, checkpoint, tmp_path):
+def test_code_in_a_checkpoint_is_not_run(folder, tiny_checkpoint, tmp_path):
     (folder / "modeling.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
     edit_config(folder, auto_map={"AutoModel": "modeling.Evil", "AutoConfig": "modeling.Evil"})
     (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": ["modeling.Evil", None]}}))
-    assert load_checkpoint(folder).fingerprint == checkpoint.fingerprint
+    assert load_checkpoint(folder).fingerprint == tiny_checkpoint.fingerprint
     assert not (tmp_path / "executed").exists()
 
 
 @pytest.mark.parametrize("change", [{"dim": 64}, {"n_layers": 3}, {"n_layers": 1}, {"n_heads": 5}, {"dim": "wide"}])
-def test_a_config_of_other_weights_is_refused(change, checkpoint, folder):
-    edit_config(folder, encoder={**checkpoint.model.config.encoder, **change})
+def test_a_config_of_other_weights_is_refused(change, tiny_checkpoint, folder):
+    edit_config(folder, encoder={**tiny_checkpoint.model.config.encoder, **change})
     with pytest.raises(CheckpointError, match=re.escape(str(folder))):
         load_checkpoint(folder)
 

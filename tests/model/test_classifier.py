@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 import transformers
-from conftest import tiny_encoder_config
+from helpers.tiny_models import tiny_encoder_config
 
 from pyterrier_bertcat.errors import CheckpointError
 from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

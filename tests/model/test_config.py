@@ -4,7 +4,7 @@ import json
 
 import pytest
 import transformers
-from conftest import tiny_encoder_config
+from helpers.tiny_models import tiny_encoder_config
 
 from pyterrier_bertcat.errors import CheckpointError
 from pyterrier_bertcat.model.config import BertCatConfig, encoder_facts, find_encoder_config

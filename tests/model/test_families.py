@@ -3,7 +3,7 @@
 import pytest
 import torch
 import transformers
-from conftest import tiny_encoder_config
+from helpers.tiny_models import tiny_encoder_config
 from transformers import AutoModel
 
 from pyterrier_bertcat.model.bert_cat import BertCatModel

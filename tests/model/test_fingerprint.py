@@ -6,8 +6,8 @@ import pytest
 import tokenizers
 import torch
 import transformers
-from conftest import tiny_model
 from helpers.checkpoint_edits import edit_config
+from helpers.tiny_models import tiny_model
 from safetensors.torch import save_file
 
 from pyterrier_bertcat.model.bert_cat import BertCatModel

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import huggingface_hub
 import pytest
-from conftest import tiny_model
+from helpers.tiny_models import tiny_model
 from helpers.waiting import HANGS_S
 
 from pyterrier_bertcat.errors import CheckpointError

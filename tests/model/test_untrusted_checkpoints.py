@@ -15,11 +15,10 @@ import zipfile
 
 import pytest
 import torch
-from conftest import tiny_model
 from helpers.waiting import HANGS_S
 from safetensors.torch import load_file
 
-from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from pyterrier_bertcat.model.checkpoint import load_checkpoint
 
 ROOM_MB = 700
 LOADER = """
@@ -52,19 +51,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is measu
 
 
 @pytest.fixture(scope="module")
-def honest(tokenizer, tmp_path_factory):
-    return save_checkpoint(Checkpoint(tiny_model(), tokenizer), tmp_path_factory.mktemp("honest") / "checkpoint")
-
-
-@pytest.fixture
-def folder(honest, tmp_path):
-    return shutil.copytree(honest, tmp_path / "checkpoint")
-
-
-@pytest.fixture(scope="module")
-def loader(honest):
+def loader(saved_folder):
     """A process that loads each folder that it is told of in a fork of itself."""
-    command = [sys.executable, "-c", LOADER, str(honest)]
+    command = [sys.executable, "-c", LOADER, str(saved_folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield process
         process.kill()

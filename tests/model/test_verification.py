@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_encoder_config, tiny_model
+from helpers.tiny_models import tiny_encoder_config, tiny_model
 
 from pyterrier_bertcat.errors import CheckpointError
 from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

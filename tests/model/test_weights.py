@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from conftest import tiny_model
+from helpers.tiny_models import tiny_model
 from safetensors.torch import save_file
 
 from pyterrier_bertcat.errors import CheckpointError

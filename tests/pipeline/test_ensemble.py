@@ -5,10 +5,10 @@ from __future__ import annotations
 import pickle
 
 import numpy as np
-import pandas as pd
 import pyterrier as pt
 import pytest
-from conftest import tiny_model
+from helpers.frames import frame
+from helpers.tiny_models import tiny_model
 
 from pyterrier_bertcat.errors import InputError, TruncationWarning
 from pyterrier_bertcat.model.checkpoint import Checkpoint
@@ -19,11 +19,6 @@ from pyterrier_bertcat.reranker import BertCatReRanker
 TEXTS = ["the quick brown fox", "a dog", "", "over the lazy dog " * 9, "jump"]
 
 
-def frame() -> pd.DataFrame:
-    docnos = [f"d{number}" for number in range(len(TEXTS))]
-    return pd.DataFrame({"qid": "q", "query": "what is a fox", "docno": docnos, "text": TEXTS})
-
-
 def member(tokenizer, seed: int, **options) -> BertCatReRanker:
     kind = "bert" if seed == 2 else "distilbert"
     checkpoint = Checkpoint(model=tiny_model(kind, seed=seed), tokenizer=tokenizer)
@@ -31,7 +26,7 @@ def member(tokenizer, seed: int, **options) -> BertCatReRanker:
 
 
 def scores(transformer: pt.Transformer) -> np.ndarray:
-    return transformer(frame()).sort_values("docno")["score"].to_numpy()
+    return transformer(frame(TEXTS)).sort_values("docno")["score"].to_numpy()
 
 
 @pytest.mark.filterwarnings("ignore:.* too long")
@@ -58,7 +53,7 @@ def test_it_is_what_its_members_are(tokenizer):
     assert hash(same) == hash(ensemble)
     assert ensemble != MeanReRanker(members[::-1])
     np.testing.assert_array_equal(scores(same), scores(ensemble))
-    assert ensemble(frame().iloc[:0]).columns.tolist() == ["qid", "query", "docno", "text", "score", "rank"]
+    assert ensemble(frame(TEXTS).iloc[:0]).columns.tolist() == ["qid", "query", "docno", "text", "score", "rank"]
     assert pt.inspect.transformer_inputs(ensemble) == [["qid", "docno", "query", "text"]]
     pt.schematic.draw(ensemble)
 
@@ -83,8 +78,8 @@ def test_it_loads_at_once_warns_of_what_was_cut_and_has_statistics(tokenizer):
     ensemble = BertCatReRanker.mean([member(tokenizer, 0, max_length=12), member(tokenizer, 1, max_length=12)]).load()
     assert ensemble.stats == ()
     with pytest.warns(TruncationWarning, match=r"1 of 5 pairs .*passages=Passages") as warned:
-        ensemble(frame())
+        ensemble(frame(TEXTS))
     assert len(warned) == 1  # both members cut the same pair
     assert [statistics.truncated_pairs for statistics in ensemble.stats] == [1, 1]
     whole = [member(tokenizer, seed, passages=Passages(length=6, stride=3)) for seed in range(2)]
-    BertCatReRanker.mean(whole)(frame())  # a warning would be an error here
+    BertCatReRanker.mean(whole)(frame(TEXTS))  # a warning would be an error here

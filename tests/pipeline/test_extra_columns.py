@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
+from helpers.frames import frame
 
 from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.pairs.passages import Passages
 from pyterrier_bertcat.pipeline.frames import EXTRA_COLUMNS
 from pyterrier_bertcat.reranker import BertCatReRanker
 
-LONG = "the quick brown fox jumps over the lazy dog, and " * 6
-
-
-def frame() -> pd.DataFrame:
-    return pd.DataFrame({"qid": "q", "query": "a dog", "docno": ["d1", "d2", "d3"], "text": [LONG, "Fox!", ""]})
+TEXTS = ["the quick brown fox jumps over the lazy dog, and " * 6, "Fox!", ""]
 
 
 def test_all_of_them(tiny_checkpoint):
@@ -25,7 +22,7 @@ def test_all_of_them(tiny_checkpoint):
         device="cpu",
         verbose=False,
     )
-    out = made(frame())
+    out = made(frame(TEXTS))
     assert out.columns.tolist() == ["qid", "query", "docno", "text", *EXTRA_COLUMNS, "score", "rank"]
     rows = out.set_index("docno")
     assert rows["passages"].tolist() == [{"d1": 6, "d2": 1, "d3": 1}[docno] for docno in rows.index]
@@ -37,14 +34,14 @@ def test_all_of_them(tiny_checkpoint):
         assert row.truncated is False
     again = made(out)  # its own columns in the input are replaced
     pd.testing.assert_frame_equal(again, out)
-    assert made(frame().iloc[:0]).columns.tolist() == out.columns.tolist()
-    pd.testing.assert_series_equal(made(frame().iloc[:0]).dtypes, out.dtypes)
+    assert made(frame(TEXTS).iloc[:0]).columns.tolist() == out.columns.tolist()
+    pd.testing.assert_series_equal(made(frame(TEXTS).iloc[:0]).dtypes, out.dtypes)
 
 
 @pytest.mark.filterwarnings("ignore:1 of 3 pairs were too long")
 def test_what_was_cut_is_marked(tiny_checkpoint):
     made = BertCatReRanker(tiny_checkpoint, max_length=20, extra_columns=["truncated"], device="cpu", verbose=False)
-    out = made(frame())
+    out = made(frame(TEXTS))
     assert dict(zip(out["docno"], out["truncated"], strict=True)) == {"d1": True, "d2": False, "d3": False}
 
 

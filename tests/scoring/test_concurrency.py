@@ -15,11 +15,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import tiny_model
 from helpers.waiting import HANGS_S
 
 from pyterrier_bertcat import BertCatReRanker, Passages, ScoreStore
-from pyterrier_bertcat.model.checkpoint import Checkpoint, save_checkpoint
 
 WORDS = ["what", "is", "the", "quick", "brown", "fox", "doing", "over", "a", "lazy", "dog", "in", "library", "two"]
 THREADS = 8
@@ -39,13 +37,8 @@ def scores(result):
 
 
 @pytest.fixture(scope="module")
-def folder(tokenizer, tmp_path_factory):
-    return save_checkpoint(Checkpoint(tiny_model(), tokenizer), tmp_path_factory.mktemp("model") / "checkpoint")
-
-
-@pytest.fixture(scope="module")
-def expected(folder):
-    reranker = made(folder)
+def expected(saved_folder):
+    reranker = made(saved_folder)
     return [scores(reranker(frame(seed))) for seed in range(THREADS)]
 
 

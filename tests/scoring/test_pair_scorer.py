@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import torch
 import transformers
-from conftest import tiny_model
 from helpers.limited_backend import QUERIES, TEXTS, WORDS, LimitedBackend
+from helpers.tiny_models import tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

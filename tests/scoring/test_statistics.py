@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
+from helpers.frames import frame
 
 from pyterrier_bertcat.cli import main
 from pyterrier_bertcat.errors import TruncationWarning
@@ -15,11 +15,6 @@ from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 from pyterrier_bertcat.scoring.statistics import RunStatistics, truncation_message, warn_of_truncation
 
 LONG = "the quick brown fox " * 30  # 120 tokens
-
-
-def frame(texts: list[str]) -> pd.DataFrame:
-    docnos = [f"d{number}" for number in range(len(texts))]
-    return pd.DataFrame({"qid": "q", "query": "a dog", "docno": docnos, "text": texts})
 
 
 @pytest.fixture
@@ -45,7 +40,7 @@ def test_everything_is_counted(tiny_checkpoint):
 
 
 def test_padding_counts_where_the_model_takes_its_own_path(tokenizer, minilm_folder):
-    from conftest import tiny_model
+    from helpers.tiny_models import tiny_model
 
     from pyterrier_bertcat.model.checkpoint import Checkpoint
     from pyterrier_bertcat.scoring.backends.first_token import has_first_token_path

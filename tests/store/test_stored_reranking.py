@@ -10,9 +10,9 @@ import sys
 import time
 
 import numpy as np
-import pandas as pd
 import pytest
-from conftest import tiny_model
+from helpers.frames import frame
+from helpers.tiny_models import tiny_model
 from pandas.testing import assert_frame_equal
 
 from pyterrier_bertcat.errors import InputError
@@ -26,25 +26,9 @@ from pyterrier_bertcat.store.score_store import ScoreStore
 TEXTS = ["the quick brown fox", "a dog", "", "over the lazy dog " * 9, "jump", "a dog"]
 
 
-def frame() -> pd.DataFrame:
-    docnos = [f"d{number}" for number in range(len(TEXTS))]
-    return pd.DataFrame({"qid": "q", "query": "what is a fox", "docno": docnos, "text": TEXTS})
-
-
-def save(tokenizer, folder, seed: int):
-    """A checkpoint whose files look old, as they do a moment after they were written."""
-    save_checkpoint(Checkpoint(model=tiny_model(seed=seed), tokenizer=tokenizer), folder)
-    return folder
-
-
 @pytest.fixture(autouse=True)
 def settled(monkeypatch):
     monkeypatch.setattr(checkpoint_files, "_SETTLED_S", -60.0)  # these tests' own changes are seconds apart
-
-
-@pytest.fixture
-def folder(tokenizer, tmp_path):
-    return save(tokenizer, tmp_path / "model", 0)
 
 
 def made(model, store, **options) -> BertCatReRanker:
@@ -52,13 +36,13 @@ def made(model, store, **options) -> BertCatReRanker:
 
 
 def test_scores_are_the_same_and_the_second_time_nothing_is_loaded(folder, tmp_path):
-    expected = BertCatReRanker(folder, device="cpu", verbose=False)(frame())
+    expected = BertCatReRanker(folder, device="cpu", verbose=False)(frame(TEXTS))
     store = ScoreStore(tmp_path / "store")
     first = made(folder, store)
-    assert_frame_equal(first(frame()), expected)
+    assert_frame_equal(first(frame(TEXTS)), expected)
     assert (first.stats.from_store, first.stats.distinct_pairs) == (0, 5)
     again = made(folder, tmp_path / "store")
-    assert_frame_equal(again(frame()), expected)
+    assert_frame_equal(again(frame(TEXTS)), expected)
     assert (again.stats.from_store, again.stats.pairs, again.stats.distinct_pairs) == (6, 6, 0)
     assert again._checkpoint is None
     assert len(store) == 5
@@ -80,10 +64,10 @@ def test_scores_are_the_same_and_the_second_time_nothing_is_loaded(folder, tmp_p
 @pytest.mark.usefixtures("half_precision")
 def test_other_settings_share_no_score(folder, tmp_path, options):
     store = ScoreStore(tmp_path / "store")
-    made(folder, store)(frame())
+    made(folder, store)(frame(TEXTS))
     other = made(folder, store, **options)
-    expected = BertCatReRanker(folder, device="cpu", verbose=False, **options)(frame())
-    assert_frame_equal(other(frame()), expected)
+    expected = BertCatReRanker(folder, device="cpu", verbose=False, **options)(frame(TEXTS))
+    assert_frame_equal(other(frame(TEXTS)), expected)
     assert other.stats.from_store == 0
     assert len(store) == 10
 
@@ -92,42 +76,42 @@ def test_other_settings_share_no_score(folder, tmp_path, options):
 def test_a_cpu_that_stays_in_float32_shares_its_scores(folder, tmp_path, monkeypatch):
     monkeypatch.setenv(NO_HALF, "1")
     store = ScoreStore(tmp_path / "store")
-    expected = made(folder, store)(frame())
+    expected = made(folder, store)(frame(TEXTS))
     other = made(folder, store, dtype="bfloat16")
     with pytest.warns(RuntimeWarning, match="bfloat16 is slow on this cpu"):
-        assert_frame_equal(other(frame()), expected)
+        assert_frame_equal(other(frame(TEXTS)), expected)
     assert other.stats.from_store == 6
 
 
 def test_batches_and_spelled_out_defaults_share_scores(folder, tmp_path):
     store = ScoreStore(tmp_path / "store")
-    made(folder, store)(frame())
+    made(folder, store)(frame(TEXTS))
     again = made(folder, store, batch_size=2, batch_tokens=99, dtype="float32")
-    again(frame())
+    again(frame(TEXTS))
     assert again.stats.from_store == 6
 
 
 def test_changed_files_share_no_score(tokenizer, folder, tmp_path):
     store = ScoreStore(tmp_path / "store")
-    made(folder, store)(frame())
+    made(folder, store)(frame(TEXTS))
     time.sleep(0.05)
     shutil.rmtree(folder)
-    save(tokenizer, folder, 1)
-    expected = BertCatReRanker(folder, device="cpu", verbose=False)(frame())
+    save_checkpoint(Checkpoint(model=tiny_model(seed=1), tokenizer=tokenizer), folder)
+    expected = BertCatReRanker(folder, device="cpu", verbose=False)(frame(TEXTS))
     other = made(folder, store)
-    assert_frame_equal(other(frame()), expected)
+    assert_frame_equal(other(frame(TEXTS)), expected)
     assert other.stats.from_store == 0
 
 
 def test_what_is_loaded_counts_and_not_what_the_files_have_become(tokenizer, folder, tmp_path):
     store = ScoreStore(tmp_path / "store")
     loaded = made(folder, store).load()
-    expected = BertCatReRanker(folder, device="cpu", verbose=False)(frame())
+    expected = BertCatReRanker(folder, device="cpu", verbose=False)(frame(TEXTS))
     shutil.rmtree(folder)
-    save(tokenizer, folder, 1)
-    assert_frame_equal(loaded(frame()), expected)
+    save_checkpoint(Checkpoint(model=tiny_model(seed=1), tokenizer=tokenizer), folder)
+    assert_frame_equal(loaded(frame(TEXTS)), expected)
     other = made(folder, store)
-    assert not np.allclose(other(frame())["score"], expected["score"])
+    assert not np.allclose(other(frame(TEXTS))["score"], expected["score"])
     assert other.stats.from_store == 0
 
 
@@ -135,7 +119,7 @@ def test_a_model_in_memory_is_kept_by_its_weights(tokenizer, tmp_path):
     for seed in (0, 1, 0):
         checkpoint = Checkpoint(model=tiny_model(seed=seed), tokenizer=tokenizer)
         last = made(checkpoint, tmp_path / "store")
-        last(frame())
+        last(frame(TEXTS))
     assert last.stats.from_store == 6
     assert len(ScoreStore(tmp_path / "store")) == 10
 

@@ -10,7 +10,7 @@ import pyterrier as pt
 import pytest
 import torch
 import transformers
-from conftest import tiny_encoder_config, tiny_model
+from helpers.tiny_models import tiny_encoder_config, tiny_model
 from helpers.training_collection import HELD_OUT, QUICK, TRAIN, collection
 from safetensors.torch import load_file
 

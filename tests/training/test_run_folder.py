@@ -11,7 +11,7 @@ from pathlib import Path
 import pyterrier as pt
 import pytest
 import torch
-from conftest import tiny_model
+from helpers.tiny_models import tiny_model
 from helpers.training_collection import HELD_OUT, QUICK, TRAIN
 
 from pyterrier_bertcat.errors import InputError

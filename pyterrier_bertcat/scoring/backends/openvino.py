@@ -156,7 +156,7 @@ def _int8_graph(checkpoint: Checkpoint, options: ScoringOptions) -> Path:
         if checkpoint.source != PACKAGED:
             raise InputError(
                 f"int8 is calibrated on pairs like those it will score, and none come with {checkpoint.source!r}: give "
-                "calibration=[(query, text), ...], a few hundred of your own, relevant or not"
+                "calibration=[(query, text), ...] (--calibration FILE), a few hundred of your own, relevant or not"
             )
         calibration = packaged_calibration()
     options = replace(options, calibration=calibration, passages=None)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import tiny_encoder_config, tiny_model
+from helpers.tiny_models import tiny_encoder_config, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import tiny_model
+from helpers.tiny_models import tiny_model
 
 from pyterrier_bertcat.errors import InputError, WorkerError
 from pyterrier_bertcat.model.checkpoint import Checkpoint, save_checkpoint

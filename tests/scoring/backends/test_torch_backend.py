@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import tiny_model
+from helpers.tiny_models import tiny_model
 
 from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.model.bert_cat import BertCatModel

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_model
+from helpers.tiny_models import tiny_model
 from helpers.waiting import HANGS_S
 
 from pyterrier_bertcat.errors import InputError, WorkerError
