@@ -128,7 +128,7 @@ def configuration_facts(config: PretrainedConfig) -> dict[str, Any]:
 
 
 def tokenizer_facts(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
-    """Collects what decides a tokenizer's ids, except the truncation and padding that its last use has left in it."""
+    """Collects what decides a tokenizer's ids, except the limits on length that its last use has left in it."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     probe = tokenizer(*_PROBE, return_token_type_ids=True)
     return {

@@ -91,7 +91,7 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerFast, embedding_rows: int, *,
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Writes a tokenizer, without the truncation and padding that its last use may have left in it."""
+    """Writes a tokenizer, without the limits on length that its last use may have left in it."""
     clean = copy.deepcopy(tokenizer)
     clean.backend_tokenizer.no_truncation()
     clean.backend_tokenizer.no_padding()

@@ -51,9 +51,7 @@ def test_no_document_is_private_a_test_or_empty(texts):
 
 
 def test_the_documents_are_read_once_and_callers_get_their_own(texts, monkeypatch):
-    monkeypatch.setattr(
-        "pyterrier_bertcat.data.pydoc_collection.read_documents", None
-    )  # to read again would be an error
+    monkeypatch.setattr("pyterrier_bertcat.data.pydoc_collection.read_documents", None)  # to read again is an error
     pydoc_documents()[0]["text"] = "changed"
     assert pydoc_documents()[0]["text"] == texts[pydoc_documents()[0]["docno"]]
 
