@@ -101,7 +101,7 @@ def saved_folder(tiny_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathF
     """The tiny checkpoint's files, which no test changes; `folder` is a copy for one test."""
     from pyterrier_bertcat.model.checkpoint import save_checkpoint
 
-    return save_checkpoint(tiny_checkpoint, tmp_path_factory.mktemp("tiny") / "checkpoint")
+    return save_checkpoint(tiny_checkpoint, tmp_path_factory.mktemp("saved") / "tiny")
 
 
 @pytest.fixture
