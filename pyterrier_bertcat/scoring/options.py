@@ -71,6 +71,8 @@ class ScoringOptions:
             if self.dtype not in DTYPES[self.backend]:
                 choices = ", ".join(map(repr, DTYPES[self.backend]))
                 raise InputError(f"with backend={self.backend!r}, dtype is one of {choices}, got {self.dtype!r}")
+        elif not hasattr(self.backend, "start"):
+            raise InputError(f"backend is 'torch', 'openvino' or an object like `Backend`, got {self.backend!r}")
         self._check_devices()
         self._check_calibration()
 

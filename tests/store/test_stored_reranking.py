@@ -145,7 +145,7 @@ print(made(frame)["score"][0], "torch" in sys.modules)
 
 def test_a_frame_that_cannot_be_scored_is_refused_before_the_store_is_asked(folder, tmp_path):
     with pytest.raises(InputError, match="1 missing"):
-        made(folder, tmp_path / "store")(frame().assign(text=[*TEXTS[:5], None]))
+        made(folder, tmp_path / "store")(frame(TEXTS).assign(text=[*TEXTS[:5], None]))
     assert not (tmp_path / "store").exists()
 
 

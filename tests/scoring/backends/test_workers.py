@@ -53,7 +53,7 @@ def pairs(seed: int) -> tuple[list[str], list[str]]:
 
 
 def scorer_of(checkpoint: Checkpoint, backend: WorkersBackend | None, **options: int) -> PairScorer:
-    return PairScorer(checkpoint, backend=backend, device="cpu", verbose=False, **{"batch_tokens": 256, **options})
+    return PairScorer(checkpoint, backend=backend or "torch", device="cpu", verbose=False, **{"batch_tokens": 256, **options})
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_what_a_killed_worker_had_is_scored_by_the_other_and_without_any_left_th
     os.kill(second, signal.SIGSTOP)  # so that what it is given stays with it
     done = 0
 
-    def kill_the_second(rows: np.ndarray, _: np.ndarray) -> None:
+    def kill_the_second(rows: np.ndarray, *_: np.ndarray) -> None:
         nonlocal done
         if not done:
             os.kill(second, signal.SIGKILL)
@@ -258,7 +258,7 @@ def test_a_stopped_worker_does_not_keep_a_process_from_ending(tmp_path):
 
 
 def test_a_worker_that_can_not_start_says_why():
-    cause = r"^can't start the workers: the worker on cpu \(process \d+\) failed: .*InputError: dtype='half' is not"
+    cause = r"^can't start the workers: the worker on cpu \(process \d+\) failed: .*InputError: dtype is one of .*, got 'half'"
     with pytest.raises(WorkerError, match=cause):
         WorkersBackend(tiny_model(), devices=["cpu"], dtype="half")
 
