@@ -95,7 +95,7 @@ class StoreError(BertCatError, OSError):
 
 
 class WorkerError(BertCatError, RuntimeError):
-    """All processes that score on several devices have ended, or a forked process can't use OpenVINO's threads.
+    """Worker processes could not start or have all ended, or OpenVINO is used in a fork of the process that loaded it.
 
     Example:
         >>> from pyterrier_bertcat import BertCatReRanker, WorkerError

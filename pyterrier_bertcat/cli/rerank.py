@@ -76,7 +76,7 @@ def add_parser(commands: Commands) -> None:
         "and texts to 200 (default: longest_first)",
     )
     add_job_arguments(parser)
-    parser.set_defaults(run_command=run)
+    parser.set_defaults(run_command=run, usage_error=parser.error)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise InputError(f"{path} is an input file and can't be the output too: choose another output")
     temporary = None if arguments.store or arguments.no_store else _temporary_store(arguments.output)
     if arguments.aggregate and not arguments.passages:
-        raise InputError("--aggregate combines the scores of passages: say how long passages are with --passages")
+        arguments.usage_error("--aggregate combines the scores of passages: say how long passages are with --passages")
     passages = Passages(**arguments.passages, **(arguments.aggregate or {})) if arguments.passages else None
     reranker = make_reranker(
         arguments,

@@ -20,7 +20,7 @@ def add_parser(commands: Commands) -> None:
         action="store_true",
         help="compare with the published checkpoint's example: for a local copy of that checkpoint",
     )
-    parser.set_defaults(run_command=run)
+    parser.set_defaults(run_command=run, usage_error=parser.error)
 
 
 def run(arguments: argparse.Namespace) -> None:

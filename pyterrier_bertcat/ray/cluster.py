@@ -90,8 +90,9 @@ def answers(ray: Any, asked: list[Any], each: dict[str, float], *, timeout_s: fl
     ready, _ = ray.wait(asked, num_returns=len(asked), timeout=timeout_s)
     if len(ready) < len(asked):
         raise InputError(
-            f"{len(ready)} of {len(asked)} actors started within {timeout_s:g} s, the others found no free GPUs or "
-            f"CPUs (each takes {each}): lower concurrency, or close() other transformers that use them"
+            f"{len(ready)} of {len(asked)} actors found free GPUs and CPUs within {timeout_s:g} s (each takes "
+            f"num_gpus={each['num_gpus']:g} and num_cpus={each['num_cpus']:g}): lower concurrency, or close() other "
+            "transformers that use them"
         )
     with own_errors():
         given: list[Any] = ray.get(asked)
@@ -133,6 +134,6 @@ def refuse_other_precision(reranker: BertCatReRanker) -> None:
         precision = ScoringOptions.of(reranker).precision
     if precision != reranker.dtype:
         raise InputError(
-            f"the actors score in {reranker.dtype}, but the machine {platform.node()} would stay in {precision}: give "
+            f"the actors score in {reranker.dtype}, but the machine {platform.node()} would score in {precision}: give "
             f"dtype={precision!r} for all, or keep actors off such machines"
         )

@@ -33,7 +33,8 @@ class ScoringOptions:
     Attributes:
         batch_size: A batch holds up to ``batch_size`` times ``max_length`` tokens, so more pairs fit if they are
             shorter.
-        batch_tokens: The most tokens per batch. None: the fastest number on the device, within ``batch_size``.
+        batch_tokens: The most tokens per batch. None: what is fastest on the device, but never more than ``batch_size``
+            allows.
         truncation: How pairs are cut.
         passages: How to divide texts into passages and combine their scores. None: texts are cut.
         device: Where to compute, such as ``"cpu"`` or ``"cuda:1"``. None: cuda, then mps or xpu if usable, then cpu.
@@ -112,9 +113,24 @@ class ScoringOptions:
         """Every option that can change a score, as JSON values, with the precision of this machine.
 
         Stores and jobs reuse a score only if these facts are equal.
+
+        Raises:
+            InputError: The backend is an object, which has no such facts.
         """
+        if not isinstance(self.backend, str):
+            raise InputError(
+                f"stores and jobs need backend='torch' or 'openvino', got {self.backend!r}: they could not tell later "
+                "which scores it computed"
+            )
         facts = {name: _as_json(value) for name, value in vars(self).items() if name not in _ONLY_TIME}
-        return {**facts, "dtype": self.precision}
+        facts["dtype"] = self.precision
+        if self.dtype == "int8":  # what stays unquantised is in bfloat16 on the CPUs that are fast at it
+            import torch
+
+            from pyterrier_bertcat.scoring.devices import is_fast
+
+            facts["int8_rest"] = "bfloat16" if is_fast(torch.bfloat16, torch.device("cpu")) else "float32"
+        return facts
 
     def _check_devices(self) -> None:
         devices = self.devices

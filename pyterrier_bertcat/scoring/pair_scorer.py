@@ -54,7 +54,7 @@ _WINDOW_DOCUMENTS = 512
 
 
 class PairScorer:
-    """Scores (query, text) pairs with a checkpoint. Everything above the engine speaks to this class.
+    """Scores (query, text) pairs with a checkpoint. Everything above `scoring` goes through this class.
 
     Each distinct text is tokenised once and each distinct pair scored once. Pairs of similar length share a batch, the
     longest first. The next few thousand pairs are tokenised while the present ones are scored, so tokens take no more
@@ -203,17 +203,20 @@ class PairScorer:
         size = _WINDOW_PAIRS if self.passages is None else _WINDOW_DOCUMENTS
         starts = range(0, len(input_rows), size)
 
-        def windows() -> Generator[Window]:
+        def windows() -> Generator[tuple[Window, float]]:
             for start in starts:
                 some = input_rows[start : start + size]
                 rows = some.tolist()
-                with run.timed("tokenising_seconds"):
-                    encoded = self._tokenizer.encode([queries[row] for row in rows], [texts[row] for row in rows])
-                yield Window(encoded, start=start, input_rows=some, passages=self.passages)
+                began = time.perf_counter()
+                encoded = self._tokenizer.encode([queries[row] for row in rows], [texts[row] for row in rows])
+                window = Window(encoded, start=start, input_rows=some, passages=self.passages)
+                yield window, time.perf_counter() - began
 
         # A thread for a single window would have nothing to run beside.
         with closing(look_ahead(windows(), thread_name="tokenising") if len(starts) > 1 else windows()) as ready:
-            yield from ready
+            for window, seconds in ready:
+                run.tokenising_seconds += seconds  # here, because this thread adds to it too
+                yield window
 
     def _start(self, batch: _Batch, run: RunStatistics) -> Iterator[_InFlight]:
         """Starts a batch, or several smaller ones if it does not fit in memory."""

@@ -24,8 +24,8 @@ _FOR_QUERIES = "shorten the queries, or keep more of them with max_query_length,
 _ADVICE: dict[Activity, tuple[str, str]] = {
     "scoring": (_FOR_QUERIES, "passages=Passages() scores documents whole"),
     "training": (
-        _FOR_QUERIES,
-        "training reads the beginning of each text: keep more of it with max_length or another truncation, or train on "
+        "shorten the queries, or keep more of them with max_length (--max-length)",
+        "training reads the beginning of each text: keep more of it with max_length (--max-length), or train on "
         "passages (pt.text.sliding)",
     ),
     "command": (

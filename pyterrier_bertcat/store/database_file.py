@@ -101,7 +101,10 @@ class StoreFile:
     def _explained(self, error: Exception) -> StoreError:
         text = str(error)
         if isinstance(error, _OtherFormat):
-            remedy = "another release of pyterrier-bertcat made it. Use that release, or give another path"
+            remedy = (
+                "another release of pyterrier-bertcat made it. Use that release, give another path, or delete it, and "
+                "everything is scored again"
+            )
         elif "locked" in text or "busy" in text:
             remedy = (
                 f"another process has been writing to it for {self.timeout_s:g} s or more. Wait for it to end, or give "

@@ -50,7 +50,7 @@ class GroupCollator:
     """Turns some groups into one step's input.
 
     Args:
-        pair_tokenizer: Tokenises pairs as the scoring engine does.
+        pair_tokenizer: Tokenises pairs as scoring does.
         queries: The query of each row of the training frame.
         passages: The passage of each row.
         labels: int64 (rows,).

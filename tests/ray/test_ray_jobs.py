@@ -204,7 +204,7 @@ def test_an_actor_that_would_stay_in_float32_refuses_to_mix_precisions(
         job_module: lambda: rerank(source, tmp_path / "scores", **options),
         transformer_module: lambda: on_ray(few),
     }[module]
-    with pytest.raises(InputError, match=r"score in bfloat16, .* would stay in float32: give dtype='float32'"):
+    with pytest.raises(InputError, match=r"score in bfloat16, .* would score in float32: give dtype='float32'"):
         score()
     assert not parts(tmp_path / "scores")
 
@@ -284,10 +284,10 @@ def test_a_frame_comes_back_as_the_re_ranker_gives_it(cluster, frame, tiny_check
 def test_actors_that_find_no_room_are_an_error_and_not_a_wait_for_ever(cluster, frame, tiny_checkpoint, monkeypatch):
     monkeypatch.setattr(transformer_module, "_START_TIMEOUT_S", 0.1)
     reranker = BertCatReRanker(tiny_checkpoint, device="cpu")
-    with pytest.raises(InputError, match="0 of 1 actors started within"):
+    with pytest.raises(InputError, match="0 of 1 actors found free GPUs and CPUs within"):
         RayReRanker(reranker, concurrency=3, num_cpus=4)(frame)
     monkeypatch.setattr(transformer_module, "facts_there", lambda *_, **__: {"dtype": "float32"})
-    with pytest.raises(InputError, match="0 of 3 actors started within"):
+    with pytest.raises(InputError, match="0 of 3 actors found free GPUs and CPUs within"):
         RayReRanker(reranker, concurrency=3, num_cpus=4)(frame)
     with pytest.raises(InputError, match="lower them"):
         RayReRanker(reranker, num_cpus=3)(frame)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.pairs.passages import Passages
 from pyterrier_bertcat.pairs.truncation import Truncation
 from pyterrier_bertcat.reranker import BertCatReRanker
+from pyterrier_bertcat.scoring import devices
 from pyterrier_bertcat.scoring.options import ScoringOptions
 from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 
@@ -195,3 +197,20 @@ def test_an_option_that_is_set_to_nonsense_is_refused_before_it_is_used(tiny_che
 def test_an_error_says_what_was_expected_and_what_came(options, message):
     with pytest.raises(InputError, match=f"^{message}"):
         ScoringOptions(**options)
+
+
+def test_int8_scores_of_cpus_with_and_without_fast_bfloat16_are_kept_apart(monkeypatch):
+    rest = []
+    for fast in (True, False):
+        monkeypatch.setattr(devices, "is_fast", lambda dtype, device, fast=fast: fast)
+        rest.append(INT8.facts()["int8_rest"])
+    assert rest == ["bfloat16", "float32"]
+
+
+def test_scores_of_a_backend_that_has_no_name_are_not_kept():
+    class Other:
+        def start(self, batch):
+            return lambda: np.empty(0, dtype=np.float32)
+
+    with pytest.raises(InputError, match="stores and jobs need backend='torch' or 'openvino'"):
+        ScoringOptions(backend=Other()).facts()

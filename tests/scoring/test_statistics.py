@@ -162,8 +162,10 @@ def test_in_training_the_advice_is_about_training():
     message = truncation_message(cut(texts=20), passages=None, activity="training")
     assert message is not None
     assert "passages=" not in message
-    assert "training reads the beginning of each text: keep more of it with max_length or another truncation" in message
-    assert str(truncation_message(cut(queries=20), passages=None, activity="training")).endswith(MORE_OF_QUERIES)
+    assert "training reads the beginning of each text: keep more of it with max_length (--max-length)" in message
+    assert str(truncation_message(cut(queries=20), passages=None, activity="training")).endswith(
+        "shorten the queries, or keep more of them with max_length (--max-length)"
+    )
 
 
 def test_on_the_command_line_the_advice_names_options_that_it_has(capsys):

@@ -242,7 +242,8 @@ class _Worker:
         if code is None or code >= 0:
             return f"ended with exit code {code}"
         hint = ", perhaps by the system for lack of memory" if code == -9 else ""
-        return f"was killed by {signal.Signals(-code).name} (exit code {code}{hint})"
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        return f"was killed by {name} (exit code {code}{hint})"
 
 
 class _Crew:
@@ -336,8 +337,8 @@ class _Crew:
 
     def _start(self, devices: Sequence[torch.device], options: dict[str, Any]) -> None:
         # A terminal sends Ctrl-C to every process in it. Workers inherit from this thread that they don't receive it.
-        resource_tracker.ensure_running()  # starting it later would undo the next line
         if hasattr(signal, "pthread_sigmask"):
+            resource_tracker.ensure_running()  # starting it later would undo the next line; Windows has none
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         context = get_context("spawn")
         for device in map(str, devices):

@@ -53,7 +53,9 @@ def pairs(seed: int) -> tuple[list[str], list[str]]:
 
 
 def scorer_of(checkpoint: Checkpoint, backend: WorkersBackend | None, **options: int) -> PairScorer:
-    return PairScorer(checkpoint, backend=backend or "torch", device="cpu", verbose=False, **{"batch_tokens": 256, **options})
+    return PairScorer(
+        checkpoint, backend=backend or "torch", device="cpu", verbose=False, **{"batch_tokens": 256, **options}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +260,7 @@ def test_a_stopped_worker_does_not_keep_a_process_from_ending(tmp_path):
 
 
 def test_a_worker_that_can_not_start_says_why():
-    cause = r"^can't start the workers: the worker on cpu \(process \d+\) failed: .*InputError: dtype is one of .*, got 'half'"
+    cause = r"^can't start the workers: the worker on cpu \(process \d+\) failed: .*InputError: dtype is one .*'half'"
     with pytest.raises(WorkerError, match=cause):
         WorkersBackend(tiny_model(), devices=["cpu"], dtype="half")
 
