@@ -55,7 +55,12 @@ def test_the_scorer_checks_what_it_is_called_with(tiny_checkpoint):
     assert scorer.score(pd.Series(["a"]), np.array(["b"])).shape == (1,)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["a", "b", "ab", ""]), st.sampled_from(["x", "", "a", "ab"])), max_size=30))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["a", "b", "ab", "a\0b", ""]), st.sampled_from(["x", "", "a", "a\0", "\0b"])),
+        max_size=30,
+    )
+)
 def test_distinct_pairs_are_found_and_those_of_one_text_stand_together(rows):
     pairs = DistinctPairs.among([query for query, _ in rows], [text for _, text in rows])
     distinct = [rows[row] for row in pairs.row]
