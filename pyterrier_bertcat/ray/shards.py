@@ -142,8 +142,12 @@ def check_columns(plan: Plan, *, needed: Sequence[str], strings: Sequence[str]) 
         if missing:
             raise InputError(f"{path}: expected the columns {list(needed)}, and {missing} are not in {schema.names}")
         for name in strings:
-            if not _is_string(schema.field(name).type):
-                raise InputError(f"{path}: expected strings in column {name!r}, got {schema.field(name).type}")
+            found = schema.field(name).type
+            if not _is_string(found):
+                # What Ray does with a column of objects, in which pandas 2 writes a missing text as NaN, a float.
+                pickled = isinstance(found, pa.BaseExtensionType) or pa.types.is_binary(found)
+                hint = " (Ray pickles values that are not all strings: write a missing one as None)" if pickled else ""
+                raise InputError(f"{path}: expected strings in column {name!r}, got {found}{hint}")
 
 
 def row_groups_with_missing(plan: Plan, columns: Sequence[str]) -> Iterator[Shard]:

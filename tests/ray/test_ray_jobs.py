@@ -247,9 +247,11 @@ def test_a_data_set_is_scored_too_and_rows_that_cannot_be_are_named(
     cluster, frame, expected, checkpoint_folder, tmp_path
 ):
     some = frame.iloc[:60]
-    data = ray.data.from_pandas(some.assign(text=some["text"].where(some["docno"] != "d3")))
-    with pytest.raises(InputError, match="docno 'd3' of qid 'q0'"):
-        rerank(data, tmp_path / "scores", model=checkpoint_folder, verbose=False)
+    texts = some["text"].astype(object)
+    for missing, message in ((None, "docno 'd3' of qid 'q0'"), (3, "expected strings in column 'text', .*as None")):
+        data = ray.data.from_pandas(some.assign(text=texts.where(some["docno"] != "d3", missing)))
+        with pytest.raises(InputError, match=message):
+            rerank(data, tmp_path / "scores", model=checkpoint_folder, verbose=False)
     data = ray.data.from_pandas(some)
     job = rerank(data, tmp_path / "scores", model=checkpoint_folder, keep=["bm25"], verbose=False)
     assert job.rows == 60
