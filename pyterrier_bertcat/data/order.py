@@ -44,10 +44,11 @@ def ranks(ordered_queries: NDArray[Any]) -> Rows:
 
 
 def values_of(column: pd.Series[Any]) -> NDArray[Any]:
-    """The values of a column as Python objects, (n,); equal strings are one object, which saves memory and time."""
-    if not isinstance(column.dtype, pd.StringDtype):
+    """The values of a column as Python objects, (n,). Equal strings out of Arrow are one object, which saves memory."""
+    if not (isinstance(column.dtype, pd.StringDtype) and column.dtype.storage.startswith("pyarrow")):
         return column.to_numpy(dtype=object)
-    # Such a column's own storage would give a new Python string for every row.
+    # Arrow would give a new Python string for every row. (Where strings are Python's, pd.factorize must not be used:
+    # pandas 2 takes what differs after a NUL for equal.)
     codes, distinct = pd.factorize(column)
     values = np.empty(len(distinct) + 1, dtype=object)
     values[:-1], values[-1] = distinct.to_numpy(dtype=object), np.nan  # a missing value has the code -1

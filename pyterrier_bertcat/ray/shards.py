@@ -144,10 +144,10 @@ def check_columns(plan: Plan, *, needed: Sequence[str], strings: Sequence[str]) 
         for name in strings:
             found = schema.field(name).type
             if not _is_string(found):
-                # What Ray does with a column of objects, in which pandas 2 writes a missing text as NaN, a float.
-                pickled = isinstance(found, pa.BaseExtensionType) or pa.types.is_binary(found)
-                hint = " (Ray pickles values that are not all strings: write a missing one as None)" if pickled else ""
-                raise InputError(f"{path}: expected strings in column {name!r}, got {found}{hint}")
+                # Ray pickles a column of objects, such as one in which pandas 2 wrote a missing text as NaN, a float.
+                is_pickled = isinstance(found, pa.BaseExtensionType) and found.extension_name.startswith("ray.")
+                hint = ": Ray pickles a column that is not all strings, so write a missing text as None"
+                raise InputError(f"{path}: expected strings in column {name!r}, got {found}{hint * is_pickled}")
 
 
 def row_groups_with_missing(plan: Plan, columns: Sequence[str]) -> Iterator[Shard]:

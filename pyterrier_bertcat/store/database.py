@@ -30,8 +30,8 @@ _LOOK_UP = "SELECT text, value FROM scores WHERE query = ? AND text = ?"
 # One statement for all records of a query: SQLite splits them itself, which is faster than row by row, and other
 # threads can run meanwhile.
 _WRITE = """
-WITH RECURSIVE place(start) AS (SELECT 1 UNION ALL SELECT start + 24 FROM place WHERE start + 24 < length(?2))
-INSERT OR REPLACE INTO scores SELECT ?1, substr(?2, start, 16), substr(?2, start + 16, 8) FROM place
+WITH RECURSIVE place(start) AS (SELECT 1 UNION ALL SELECT start + 24 FROM place WHERE start + 24 < length(:records))
+INSERT OR REPLACE INTO scores SELECT :query, substr(:records, start, 16), substr(:records, start + 16, 8) FROM place
 """
 _COUNTS = """
 WITH pairs AS (SELECT query, count(*) AS pairs FROM scores GROUP BY query)
@@ -97,7 +97,7 @@ class ScoreDatabase:
             settings_id = _id(connection, "settings", facts=settings)
             for query, (start, end) in zip(queries.tolist(), pairwise([*starts.tolist(), len(pairs)]), strict=True):
                 query_id = _id(connection, "queries", settings=settings_id, hash=pairs.queries[query])
-                connection.execute(_WRITE, (query_id, records[start:end].tobytes()))
+                connection.execute(_WRITE, {"query": query_id, "records": records[start:end].tobytes()})
 
     def merge(self, other: ScoreDatabase) -> int:
         """Adds the scores that only the other has, query by query, and returns their number."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pyterrier_bertcat import plots
 from pyterrier_bertcat.data.bm25 import Bm25Retriever
-from pyterrier_bertcat.data.order import best_first, ranks
+from pyterrier_bertcat.data.order import best_first, ranks, values_of
 from pyterrier_bertcat.data.runs import read_run
 from pyterrier_bertcat.pipeline.frames import ranked
 from pyterrier_bertcat.training.sampling import judged_candidates
@@ -68,3 +68,12 @@ def test_bm25_cuts_where_the_order_says():
         [{"docno": f"d{number}", "text": "copy it"} for number in range(5)], num_results=2
     )
     assert bm25.search("copy")["docno"].tolist() == ["d4", "d3"]
+
+
+@pytest.mark.parametrize("dtype", ["object", "string[python]", "string[pyarrow]"])
+def test_a_column_keeps_its_strings_also_what_stands_after_a_nul(dtype):
+    strings = ["a\0b", "a", "a\0c", "a", "\0", "", "b"]
+    values = values_of(pd.Series(strings, dtype=dtype))
+    assert values.dtype == object
+    assert values.tolist() == strings
+    assert pd.isna(values_of(pd.Series(["a", None], dtype=dtype))).tolist() == [False, True]
