@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from os.path import join
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, overload
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,7 @@ from pyterrier_bertcat.pipeline.frames import (
     extra_columns,
     query_text_pairs,
     ranked,
+    row_frame,
     unread_columns,
     with_strings,
 )
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from pyterrier_bertcat.store.read_through import ReadThroughScorer
     from pyterrier_bertcat.store.score_store import ScoreStore
     from pyterrier_bertcat.training.options import TrainingOptions
+
+    Row: TypeAlias = "pd.Series[Any] | Mapping[str, Any]"
 
 _PIN_DIGITS = 16
 
@@ -309,10 +312,13 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
     def explain(self, query: str, text: str, *, method: Method = "occlusion") -> Explanation: ...
 
     @overload
+    def explain(self, query: Row, text: None = None, *, method: Method = "occlusion") -> Explanation: ...
+
+    @overload
     def explain(self, query: pd.DataFrame, text: None = None, *, method: Method = "occlusion") -> Explanations: ...
 
     def explain(
-        self, query: str | pd.DataFrame, text: str | None = None, *, method: Method = "occlusion"
+        self, query: str | Row | pd.DataFrame, text: str | None = None, *, method: Method = "occlusion"
     ) -> Explanation | Explanations:
         """Shows how much each word moves the score, for one pair or for every row of a frame.
 
@@ -320,41 +326,92 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         is tokenised differently on its own, and its score differs a little from the one that ranked the document.
 
         Args:
-            query: A query, or a result frame as for `transform`.
-            text: The query's text; None with a frame.
+            query: A query; or a result frame as for `transform`; or one row of it, such as ``frame.iloc[0]`` or a
+                record (a dict).
+            text: The query's text; None with a frame or a row.
             method: ``"occlusion"``: how much the score falls without the word. ``"gradients"``: integrated gradients,
                 which add up; they need the extra ``explain``.
 
         Returns:
-            An explanation that notebooks show, with ``to_dataframe()`` and ``to_html(path)``.
+            An explanation that notebooks show, with ``to_dataframe()`` and ``to_html(path)``. Of a frame, one for each
+            of its rows.
 
         Raises:
+            pt.validate.InputValidationError: A frame or a row lacks a column.
             InputError: The method is unknown, a value is not a string, or ``passages`` combines several passages'
                 scores, so that no single passage explains the score.
             MissingExtraError: ``"gradients"`` needs captum, which is not installed.
         """
         explainer = self._explainer(method)
-        if isinstance(query, pd.DataFrame):
-            if text is not None:
-                raise InputError("text is for a single query, got it with a frame: leave text out")
-            frame = self._checked(query)
-            queries, texts = frame["query"].tolist(), frame[self.text_field].tolist()
-            return explainer.explain_rows(frame, self._explained(queries, texts))
-        if not isinstance(query, str) or not isinstance(text, str):
+        if isinstance(query, str) and isinstance(text, str):
+            return explainer.explain(query, *self._explained([query], [text]))
+        row = row_frame(query)
+        rows = query if isinstance(query, pd.DataFrame) else row
+        if rows is None:
             raise InputError(
-                f"explain takes a query and a text, or a frame, got {type(query).__name__} and {type(text).__name__}"
+                f"explain takes a query and a text, a frame, or one row of it, got {type(query).__name__} and "
+                f"{type(text).__name__}; of a list of records, pandas.DataFrame(records) is a frame"
             )
-        return explainer.explain(query, *self._explained([query], [text]))
+        if text is not None:
+            raise InputError("text is for a single query, got it with a frame or a row: leave text out")
+        explanations = explainer.explain_rows(*self._explained_rows(rows))
+        return explanations if row is None else explanations[0]
 
-    def compare(self, query: str, text_a: str, text_b: str, *, method: Method = "occlusion") -> Comparison:
-        """Shows why one text is above another for the same query, side by side; see `explain`."""
-        return self._explainer(method).compare(query, *self._explained([query] * 2, [text_a, text_b]))
+    @overload
+    def compare(self, query: str, text_a: str, text_b: str, *, method: Method = "occlusion") -> Comparison: ...
+
+    @overload
+    def compare(
+        self, query: Row | pd.DataFrame, text_a: Row | pd.DataFrame, *, method: Method = "occlusion"
+    ) -> Comparison: ...
+
+    @overload
+    def compare(self, query: pd.DataFrame, *, method: Method = "occlusion") -> Comparison: ...
+
+    def compare(
+        self,
+        query: str | Row | pd.DataFrame,
+        text_a: str | Row | pd.DataFrame | None = None,
+        text_b: str | None = None,
+        *,
+        method: Method = "occlusion",
+    ) -> Comparison:
+        """Shows why one text is above another for the same query, side by side; see `explain`.
+
+        It takes a query and two texts, which it calls A and B; or a frame of two rows, ``compare(frame.head(2))``; or
+        two rows, ``compare(frame.iloc[0], frame.iloc[3])``. Rows are called by their docnos.
+
+        Raises:
+            InputError: As `explain`; or these are not two rows, or their queries differ.
+        """
+        if all(isinstance(value, str) for value in (query, text_a, text_b)):
+            strings = [query] * 2, [text_a, text_b]
+            return self._explainer(method).compare(query, *self._explained(*strings))  # type: ignore[arg-type]
+        given = [value for value in (query, text_a, text_b) if value is not None]
+        frames = [value if isinstance(value, pd.DataFrame) else row_frame(value) for value in given]
+        known = [frame for frame in frames if frame is not None]
+        if len(known) < len(given):
+            kinds = ", ".join(type(value).__name__ for value in given)
+            raise InputError(f"compare takes a query and two texts, a frame of two rows, or two rows, got {kinds}")
+        rows = sum(map(len, known))
+        if rows != 2:
+            raise InputError(f"compare takes two rows, got {rows}: choose two, for example frame.iloc[[0, 1]]")
+        needed = ["qid", "query", "docno", self.text_field]
+        frame, texts = self._explained_rows(pd.concat([self._checked(frame)[needed] for frame in known]))
+        query_a, query_b = frame["query"]
+        if query_a != query_b:
+            raise InputError(f"compare takes two texts of the same query, got the queries {query_a!r} and {query_b!r}")
+        return self._explainer(method).compare_rows(frame, texts)
 
     def _explainer(self, method: Method) -> Explainer:
         from pyterrier_bertcat.explain.explainer import Explainer
 
-        options = ScoringOptions.of(self)
-        return Explainer(self.checkpoint, self.scorer.score, method=method, scoring=options, verbose=self.verbose)
+        return Explainer(self.checkpoint, self.scorer, method=method, verbose=self.verbose)
+
+    def _explained_rows(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+        """A checked frame, and the part of each row's text that made its score."""
+        frame = self._checked(rows)
+        return frame, self._explained(frame["query"].tolist(), frame[self.text_field].tolist())
 
     def _explained(self, queries: list[str], texts: list[str]) -> list[str]:
         """The part of each text that made its score: the best passage, or without ``passages`` the whole text."""

@@ -58,7 +58,9 @@ def main() -> None:
 
     checkpoint = load_checkpoint(arguments.model)
     scorer = PairScorer(checkpoint, dtype="float32", verbose=False)
-    explainers = {name: Explainer(checkpoint, scorer.score, method=name) for name in ("occlusion", "gradients")}
+    explainers = {
+        name: Explainer(checkpoint, scorer, method=name, verbose=False) for name in ("occlusion", "gradients")
+    }
     generator = np.random.default_rng(0)
     losses: dict[str, list[np.ndarray]] = defaultdict(list)  # name -> for each pair, (draws, removed)
     for query, text in pt.tqdm(pairs_of(arguments.data, arguments.pairs)):

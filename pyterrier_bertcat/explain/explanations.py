@@ -123,6 +123,8 @@ class Explanations(Shown, Sequence[Explanation]):
 class Comparison(Shown):
     """Why one text scores above another for the same query.
 
+    It calls the texts by their docnos, if both are known and differ, and otherwise A and B.
+
     Attributes:
         a: The first text's explanation.
         b: The second's.
@@ -130,6 +132,12 @@ class Comparison(Shown):
 
     a: Explanation
     b: Explanation
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """What the two texts are called: their docnos, or ``"A"`` and ``"B"``."""
+        name_a, name_b = (str(one.docno) if _is_known(one.docno) else "" for one in (self.a, self.b))
+        return (name_a, name_b) if name_a and name_b and name_a != name_b else ("A", "B")
 
     @property
     def difference(self) -> float:
@@ -147,22 +155,24 @@ class Comparison(Shown):
         return _frame(self._differences(), _DIFFERENCE_TYPES)
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row per word: ``passage`` (``"A"`` or ``"B"``), then the columns of `Explanation.to_dataframe`."""
-        return _words_frame([(("A",), self.a), (("B",), self.b)], {"passage": str})
+        """One row per word: ``passage`` (one of `names`), then the columns of `Explanation.to_dataframe`."""
+        name_a, name_b = self.names
+        return _words_frame([((name_a,), self.a), ((name_b,), self.b)], {"passage": str})
 
     def __repr__(self) -> str:
         named = ", ".join(f"{word} {apart:+.3f}" for _, word, _, _, apart in self._differences()[:_WORDS_NAMED])
-        scores = f"A {self.a.score:.3f} - B {self.b.score:.3f} = {self.difference:+.3f}"
+        name_a, name_b = self.names
+        scores = f"{name_a} {self.a.score:.3f} - {name_b} {self.b.score:.3f} = {self.difference:+.3f}"
         return f"<Comparison by {self.a.method}: {scores}; {named}>"
 
     def _repr_html_(self) -> str:
         scale = _scale([self.a, self.b])
-        columns = self.a._card(scale, "A"), self.b._card(scale, "B")
+        columns = (one._card(scale, name) for one, name in zip((self.a, self.b), self.names, strict=True))
         return html.snippet(
             html.legend(self.a.method, scale),
-            html.difference(self.a.score, self.b.score),
+            html.difference(self.names, self.a.score, self.b.score),
             html.side_by_side(*columns),
-            html.differences(self._differences()),
+            html.differences(self.names, self._differences()),
         )
 
     def _differences(self) -> list[tuple[str, str, float, float, float]]:
@@ -172,6 +182,10 @@ class Comparison(Shown):
                 sums.setdefault((word.part, word.text.casefold()), [0.0, 0.0])[side] += word.effect
         rows = [(part, word, a, b, a - b) for (part, word), (a, b) in sums.items()]
         return sorted(rows, key=lambda row: -abs(row[-1]))
+
+
+def _is_known(docno: Any) -> bool:
+    return bool(pd.api.types.is_scalar(docno) and not pd.isna(docno))
 
 
 def _scale(explanations: Iterable[Explanation]) -> float:

@@ -18,18 +18,26 @@ from pyterrier_bertcat.explain.words import PARTS, PairReading
 from pyterrier_bertcat.scoring.devices import choose_device
 
 if TYPE_CHECKING:
+    from pyterrier_bertcat.explain.progress import Progress
     from pyterrier_bertcat.model.bert_cat import CrossEncoder
 
 _STEPS = (32, 64, 128, 256, 512)  # doubled until the sum is right
 _TOLERANCE = 0.005  # as a share of the sum of all effects' sizes
 _FLOAT32_NOISE = 1e-4
 _TOKENS_AT_ONCE = 4096
+LEAST_WORK = len(PARTS) * (2 + _STEPS[0])
+"""How often the model is run for one pair if the first number of steps is enough: both ends of each line, the steps."""
 
 _log = logging.getLogger(__name__)
 
 
 def integrated_gradients(
-    model: CrossEncoder, unknown_token: int, reading: PairReading, *, device: str | torch.device | None = None
+    model: CrossEncoder,
+    unknown_token: int,
+    reading: PairReading,
+    *,
+    device: str | torch.device | None = None,
+    progress: Progress,
 ) -> tuple[tuple[float, float], NDArray[np.float64]]:
     """Attributes a pair's score to its words.
 
@@ -43,6 +51,7 @@ def integrated_gradients(
         unknown_token: Id of the token that stands for an unknown one.
         reading: The pair's words and tokens.
         device: Where to compute, in float32. None: as `choose_device`.
+        progress: Is told how often the model has run, and when more steps than the first are needed.
 
     Returns:
         The scores where the lines begin: of the pair with an unknown query, and with an unknown text. And float64
@@ -69,6 +78,7 @@ def integrated_gradients(
         inputs = {name: values.expand(len(vectors), -1) for name, values in types.items()}
         mask = torch.ones(vectors.shape[:2], dtype=torch.int64, device=there)
         hidden_states = encoder(inputs_embeds=vectors, attention_mask=mask, **inputs)[0]  # (steps, tokens, hidden)
+        progress.done(len(vectors))
         return placed.relevance(hidden_states[:, 0])
 
     effects = np.zeros(len(reading.words))
@@ -82,6 +92,8 @@ def integrated_gradients(
         baselines.append(start)
         vectors.requires_grad_()
         for steps in _STEPS:
+            if steps != _STEPS[0]:
+                progress.expect(steps)
             attributions = IntegratedGradients(score).attribute(
                 vectors,
                 baselines=unknown,

@@ -104,11 +104,13 @@ def strongest(words: Sequence[Word]) -> str:
     return f"<table>{''.join(rows)}</table>"
 
 
-def difference(score_a: float, score_b: float) -> str:
-    """A sentence that says how far A is above or below B."""
+def difference(names: tuple[str, str], score_a: float, score_b: float) -> str:
+    """A sentence that says how far the first text is above or below the second."""
+    name_a, name_b = map(escape, names)
     apart = score_a - score_b
     where = "above" if apart > 0 else "below" if apart < 0 else "from"
-    return f"<div><b>A is {_number(abs(apart))} {where} B</b> ({_number(score_a)} and {_number(score_b)})</div>"
+    scores = f"({_number(score_a)} and {_number(score_b)})"
+    return f"<div><b>{name_a} is {_number(abs(apart))} {where} {name_b}</b> {scores}</div>"
 
 
 def side_by_side(*cards: str) -> str:
@@ -116,8 +118,9 @@ def side_by_side(*cards: str) -> str:
     return f'<div class="sides">{"".join(f"<div>{card}</div>" for card in cards)}</div>'
 
 
-def differences(rows: Sequence[tuple[str, str, float, float, float]]) -> str:
-    """A table of the first rows: part, word, effect in A, effect in B, difference; the largest comes first."""
+def differences(names: tuple[str, str], rows: Sequence[tuple[str, str, float, float, float]]) -> str:
+    """A table of the first rows: part, word, effect in each of the two texts, difference; the largest comes first."""
+    name_a, name_b = map(escape, names)
     rows = [row for row in rows if row[-1]][:_DIFFERENCES_LISTED]
     body = []
     for part, word, effect_a, effect_b, apart in rows:
@@ -128,9 +131,11 @@ def differences(rows: Sequence[tuple[str, str, float, float, float]]) -> str:
             f"<tr><td>{_marked(word, apart, abs(apart) / abs(rows[0][-1]))}</td><td>{part}</td>{effects}"
             f'<td class="number"><b>{_number(apart, "+")}</b></td></tr>'
         )
-    head = "".join(f'<th class="number">{name}</th>' for name in ("effect in A", "effect in B", "difference"))
+    heads = (f"effect in {name_a}", f"effect in {name_b}", "difference")
+    head = "".join(f'<th class="number">{name}</th>' for name in heads)
     return (
-        '<div class="card"><div class="soft">What makes most of the difference (blue: it puts A higher)</div><table>'
+        f'<div class="card"><div class="soft">What makes most of the difference (blue: it puts {name_a} higher)</div>'
+        "<table>"
         f"<tr><th>word</th><th>of the</th>{head}</tr>{''.join(body)}</table></div>"
     )
 

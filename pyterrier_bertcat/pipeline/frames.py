@@ -88,6 +88,16 @@ def refuse_rows(inp: pd.DataFrame, wrong: Mapping[str, Rows], *, remedy: str) ->
         raise InputError(f"can't score this frame of {len(inp)} rows: {'; '.join(problems)}. {remedy}.")
 
 
+def row_frame(row: Any) -> pd.DataFrame | None:
+    """The frame of one row: from a Series (``frame.iloc[0]``), a record, or a row of ``itertuples``; otherwise None."""
+    if isinstance(row, pd.Series):
+        one: pd.DataFrame = row.to_frame().T.infer_objects()
+        return one
+    if isinstance(row, tuple) and hasattr(row, "_asdict"):
+        row = row._asdict()
+    return pd.DataFrame([dict(row)]) if isinstance(row, Mapping) else None
+
+
 def with_strings(inp: pd.DataFrame, *, text_field: str, missing_text: MissingText = "raise") -> pd.DataFrame:
     """A copy of a result frame whose queries and texts are checked strings; see `query_text_pairs`."""
     queries, texts = query_text_pairs(inp, text_field=text_field, missing_text=missing_text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import sys
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from helpers.tiny_models import tiny_model
 
 from pyterrier_bertcat.errors import InputError, MissingExtraError
+from pyterrier_bertcat.explain import gradients, progress
 from pyterrier_bertcat.explain.explainer import Explainer
 from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint
 from pyterrier_bertcat.pairs.passages import Passages
@@ -35,7 +37,7 @@ def mini():
 def explainer(checkpoint, *, truncation=None, **options):
     scoring = ScoringOptions(device="cpu", truncation=truncation or Truncation())
     scorer = PairScorer(checkpoint, verbose=False, **vars(scoring))
-    return Explainer(checkpoint, scorer.score, scoring=scoring, verbose=False, **options)
+    return Explainer(checkpoint, scorer, verbose=False, **options)
 
 
 def reranker(checkpoint, **options):
@@ -61,13 +63,14 @@ def test_occlusion_is_the_score_minus_that_of_the_string_without_the_word(tiny_c
 
 def test_all_words_are_left_out_in_one_call_of_the_scorer(tiny_checkpoint):
     calls = []
-    score_pairs = PairScorer(tiny_checkpoint, device="cpu", verbose=False).score
 
-    def counting(queries, texts):
-        calls.append(len(queries))
-        return score_pairs(queries, texts)
+    class Counting(PairScorer):
+        def score_in_detail(self, queries, texts, **more):
+            calls.append(len(queries))
+            return super().score_in_detail(queries, texts, **more)
 
-    explanation = Explainer(tiny_checkpoint, counting).explain(QUERY, TEXT)
+    scorer = Counting(tiny_checkpoint, device="cpu", verbose=False)
+    explanation = Explainer(tiny_checkpoint, scorer, verbose=False).explain(QUERY, TEXT)
     assert calls == [1, 1 + len(explanation.words)]
 
 
@@ -202,8 +205,8 @@ def test_bad_input_is_refused_before_anything_is_scored(tiny_checkpoint, monkeyp
         raise AssertionError("scored")
 
     with pytest.raises(InputError, match="method is one of 'occlusion', 'gradients', got 'lime'"):
-        Explainer(tiny_checkpoint, never, method="lime")
-    monkeypatch.setattr(PairScorer, "score", never)
+        reranker(tiny_checkpoint).explain("a", "b", method="lime")
+    monkeypatch.setattr(PairScorer, "score_in_detail", never)
     bertcat = reranker(tiny_checkpoint)
     with pytest.raises(pt.validate.InputValidationError):
         bertcat.explain(pd.DataFrame({"qid": ["1"], "docno": ["d"], "query": ["a"]}))
@@ -235,6 +238,58 @@ def test_a_comparison_says_which_words_make_the_difference(mini):
     assert comparison.to_dataframe()["passage"].unique().tolist() == ["A", "B"]
 
 
+# The progress bar
+
+LONG = " ".join(f"word{number}" for number in range(40))
+
+
+def shown(capsys):
+    """What the bars on the terminal said last, by their names: how much of how much."""
+    lines = re.split(r"[\r\n]+", capsys.readouterr().err)
+    found = [re.match(r"(.+?): .*?\| (\d+)/(\d+) ", line) for line in lines]
+    return {match[1]: (int(match[2]), int(match[3])) for match in found if match}
+
+
+@pytest.fixture
+def no_delay(monkeypatch):
+    monkeypatch.setattr(progress, "_BAR_DELAY_S", 0)
+
+
+@pytest.mark.usefixtures("no_delay")
+def test_one_bar_counts_the_pairs_that_are_scored(tiny_checkpoint, capsys):
+    bertcat = BertCatReRanker(tiny_checkpoint, device="cpu")
+    frame = pd.DataFrame({"qid": "1", "query": "a dog", "docno": ["d1", "d2"], "text": [LONG, "a dog"]})
+    bertcat.explain("a dog", LONG)
+    assert shown(capsys) == {"explaining": (43, 43)}, "the pair, and the pair without each of 42 words"
+    bertcat.explain(frame)
+    assert shown(capsys) == {"explaining": (43 + 5, 43 + 5)}
+    bertcat.compare(frame)
+    assert shown(capsys) == {"explaining": (43 + 5, 43 + 5)}
+    bertcat.explain("dog dog", "dog dog")  # some of these pairs are equal, and scored once
+    assert shown(capsys) == {"explaining": (5, 5)}
+
+
+@pytest.mark.usefixtures("no_delay")
+def test_the_bar_of_gradients_counts_their_steps(tiny_checkpoint, capsys, monkeypatch):
+    bertcat = BertCatReRanker(tiny_checkpoint, device="cpu")
+    monkeypatch.setattr(gradients, "_TOLERANCE", 1.0)
+    bertcat.explain("a dog", LONG, method="gradients")
+    assert shown(capsys) == {"explaining": (68, 68)}, "of query and text: both ends and 32 steps"
+    monkeypatch.setattr(gradients, "_TOLERANCE", 0.0)
+    monkeypatch.setattr(gradients, "_FLOAT32_NOISE", 0.0)
+    monkeypatch.setattr(gradients, "_STEPS", (32, 64))
+    bertcat.explain("a dog", LONG, method="gradients")
+    assert shown(capsys) == {"explaining": (68 + 2 * 64, 68 + 2 * 64)}
+
+
+def test_short_work_and_quiet_work_show_no_bar(tiny_checkpoint, capsys, monkeypatch):
+    for method in ("occlusion", "gradients"):
+        BertCatReRanker(tiny_checkpoint, device="cpu").explain("a dog", "a cat", method=method)
+    monkeypatch.setattr(progress, "_BAR_DELAY_S", 0)
+    reranker(tiny_checkpoint).explain("a dog", LONG)
+    assert shown(capsys) == {}
+
+
 # On the re-ranker
 
 
@@ -248,9 +303,85 @@ def test_the_reranker_explains_a_pair_a_frame_and_a_difference():
     rows = bertcat.explain(frame).to_dataframe()
     assert rows["docno"].unique().tolist() == ["d1", "d2"]
     assert bertcat.compare("why is the sky blue", *texts).difference > 0
-    for wrong in ((frame, "text"), ("query",), ("query", None)):
+    for wrong in ((frame, "text"), (frame.iloc[0], "text"), ("query",), ("query", None), (None, "text")):
         with pytest.raises(InputError):
             bertcat.explain(*wrong)
+
+
+ROWS = pd.DataFrame(
+    {"qid": 7, "query": "a dog", "docno": ["d1", "d2"], "text": ["a dog ran", "the cat sat"], "score": [2.0, 1.0]},
+    index=[5, 5],
+)
+
+
+@pytest.mark.parametrize("method", ["occlusion", "gradients"])
+@pytest.mark.parametrize(
+    "row",
+    [ROWS.iloc[1], ROWS.to_dict("records")[1], list(ROWS.itertuples())[1], list(ROWS.itertuples(index=False))[1]],
+    ids=["series", "record", "named tuple", "named tuple without index"],
+)
+def test_one_row_of_a_frame_is_explained_as_the_frame_does(tiny_checkpoint, row, method):
+    bertcat = reranker(tiny_checkpoint)
+    found, expected = bertcat.explain(row, method=method), bertcat.explain(ROWS, method=method)[1]
+    assert (found.qid, found.docno, found.text) == (7, "d2", "the cat sat")
+    pd.testing.assert_frame_equal(found.to_dataframe(), expected.to_dataframe(), atol=3 * FLOAT32_NOISE)
+
+
+def test_a_row_is_checked_as_a_frame_is(tiny_checkpoint):
+    bertcat = reranker(tiny_checkpoint)
+    with pytest.raises(pt.validate.InputValidationError, match="docno"):
+        bertcat.explain({"query": "a dog", "text": "a cat"})
+    with pytest.raises(InputError, match="column 'text' 1 of them are not strings"):
+        bertcat.explain(ROWS.iloc[0].copy().replace("a dog ran", None))
+    with pytest.raises(InputError, match=r"got list and NoneType; .*pandas.DataFrame\(records\)"):
+        bertcat.explain(ROWS.to_dict("records"))
+    twice = pd.concat([ROWS.iloc[0], pd.Series({"text": "another"})])
+    with pytest.raises(InputError, match="2 columns called 'text'"):
+        bertcat.explain(twice)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        (ROWS,),
+        (ROWS.iloc[0], ROWS.iloc[1]),
+        (ROWS.head(1), ROWS.tail(1)),
+        (ROWS.to_dict("records")[0], ROWS.iloc[1]),
+    ],
+    ids=["a frame", "two series", "two frames of a row", "a record and a series"],
+)
+def test_rows_are_compared_by_their_docnos(tiny_checkpoint, given):
+    bertcat = reranker(tiny_checkpoint)
+    comparison = bertcat.compare(*given)
+    assert comparison.names == ("d1", "d2")
+    assert (comparison.a.text, comparison.b.text) == tuple(ROWS["text"])
+    strings = bertcat.compare("a dog", *ROWS["text"])
+    assert strings.names == ("A", "B")
+    assert comparison.difference == pytest.approx(strings.difference, abs=2 * FLOAT32_NOISE)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((pd.concat([ROWS, ROWS]),), "two rows, got 4"),
+        ((ROWS.iloc[0],), "two rows, got 1"),
+        ((ROWS, ROWS.iloc[0]), "two rows, got 3"),
+        ((ROWS.assign(query=["a dog", "a cat"]),), "of the same query, got the queries 'a dog' and 'a cat'"),
+        (("a dog", "a cat"), "two rows, got str, str"),
+        (("a dog", ROWS.iloc[0], ROWS.iloc[1]), "got str, Series, Series"),
+        (("a dog", "a cat", 3), "got str, str, int"),
+    ],
+)
+def test_what_can_not_be_compared_is_refused(tiny_checkpoint, given, message):
+    with pytest.raises(InputError, match=message):
+        reranker(tiny_checkpoint).compare(*given)
+
+
+def test_passages_of_a_row_are_explained_too(tiny_checkpoint):
+    long = ROWS.assign(text=["a dog ran " * 9, "the cat sat " * 9])
+    comparison = reranker(tiny_checkpoint, passages=Passages(length=8, stride=8)).compare(long)
+    assert comparison.names == ("d1", "d2")
+    assert len(comparison.a.text) < len(long["text"].iloc[0])
 
 
 def test_of_a_long_document_the_best_passage_is_explained(tiny_checkpoint):

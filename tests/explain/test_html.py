@@ -130,6 +130,29 @@ def test_a_comparison_shows_both_and_the_words_between_them():
     ]
 
 
+def test_a_comparison_of_rows_names_their_docnos():
+    a = replace(explanation("q", "apple", effects=(0.0, 3.0)), docno="<d1>", qid="1")
+    b = replace(explanation("q", "plum", effects=(0.0, 1.0)), docno=2, score=-1.0)
+    rows = Comparison(a, b)
+    shown = rows._repr_html_()
+    for part in (
+        "<b>&lt;d1&gt; is 2.50 above 2</b>",
+        "&lt;d1&gt; · score 1.50",
+        ">effect in &lt;d1&gt;<",
+        ">effect in 2<",
+        "blue: it puts &lt;d1&gt; higher",
+    ):
+        assert part in shown
+    assert repr(rows).startswith("<Comparison by occlusion: <d1> 1.500 - 2 -1.000 = +2.500; ")
+    assert rows.to_dataframe()["passage"].unique().tolist() == ["<d1>", "2"]
+
+
+@pytest.mark.parametrize("docnos", [(None, None), ("d1", None), ("d1", "d1"), (float("nan"), "d1"), ("", "d1")])
+def test_without_two_docnos_that_differ_the_texts_are_a_and_b(docnos):
+    a, b = (replace(explanation("q", "apple"), docno=docno) for docno in docnos)
+    assert Comparison(a, b).names == ("A", "B")
+
+
 def test_to_html_writes_a_page_that_says_its_encoding(tmp_path):
     path = explanation("q", MARKUP).to_html(tmp_path / "page.html")
     html = path.read_text(encoding="utf-8")
