@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,13 @@ _CPU_BATCH_TOKENS, _GPU_BATCH_TOKENS = 2048, 65536
 _PAIRS_COUNTED_AT_ONCE = 8192
 
 
+@dataclass(frozen=True, eq=False)
+class TrainedCheckpoint(Checkpoint):
+    """A checkpoint with the history of its training, as `pyterrier_bertcat.training.history` describes it."""
+
+    history: pd.DataFrame = field(kw_only=True)
+
+
 def fit(
     checkpoint: Checkpoint,
     options: TrainingOptions,
@@ -43,7 +50,7 @@ def fit(
     text_field: str = "text",
     scoring: ScoringOptions | None = None,
     verbose: bool = True,
-) -> Checkpoint:
+) -> TrainedCheckpoint:
     """Trains a copy of a checkpoint; the frames are as for ``BertCatReRanker.fit``.
 
     Sets the global random states of Python, numpy and torch to ``options.seed`` (``transformers.set_seed``).
@@ -53,7 +60,7 @@ def fit(
 
     Returns:
         The trained checkpoint: with validation frames the best state by ``options.measure``, otherwise the last one.
-        With ``options.output`` it is saved there too.
+        With ``options.averaging`` it has averaged weights. With ``options.output`` it is saved there too.
 
     Raises:
         TrainingDataError: There is nothing to train on, or a teacher lacks scores.
@@ -101,7 +108,7 @@ def fit(
         if is_first_process():
             _warn_of_truncation(collator)
         model = copy.deepcopy(checkpoint.model)
-        train(
+        report = train(
             model.train(),
             groups,
             collator=collator,
@@ -111,14 +118,17 @@ def fit(
             device=device,
             verbose=verbose,
         )
-    trained = _with_weights(checkpoint, model.state_dict())
-    if options.output is None:
-        return trained
-    if is_first_process():
-        save_checkpoint(trained, output)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()  # the other processes load the checkpoint that the first one saves
-    return load_checkpoint(output)
+    trained = _with_weights(checkpoint, model.state_dict(), report.history)
+    saved = "" if options.output is None else f"; saved in {options.output}"
+    if options.output is not None:
+        if is_first_process():
+            save_checkpoint(trained, options.output)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.barrier()  # the other processes load the checkpoint that the first one saves
+        loaded = load_checkpoint(options.output)
+        trained = TrainedCheckpoint(loaded.model, loaded.tokenizer, loaded.source, history=report.history)
+    report.say(report.summary + saved)
+    return trained
 
 
 def _warn_of_truncation(collator: GroupCollator) -> None:
@@ -131,13 +141,13 @@ def _warn_of_truncation(collator: GroupCollator) -> None:
     warn_of_truncation(statistics, passages=None, activity="training", stacklevel=4)
 
 
-def _with_weights(checkpoint: Checkpoint, weights: dict[str, torch.Tensor]) -> Checkpoint:
+def _with_weights(checkpoint: Checkpoint, weights: dict[str, torch.Tensor], history: pd.DataFrame) -> TrainedCheckpoint:
     """The checkpoint with new weights, in a fresh model: the trained one still has the Trainer's mixed precision on."""
     model = copy.deepcopy(checkpoint.model)
     model.cpu().load_state_dict({name: tensor.cpu() for name, tensor in weights.items()})
     if getattr(model.config, "known_scores", None):
         model.config.known_scores = None  # the old weights' scores
-    return Checkpoint(model=model.eval(), tokenizer=checkpoint.tokenizer, source="in memory")
+    return TrainedCheckpoint(model.eval(), checkpoint.tokenizer, history=history)
 
 
 def _used_rows(candidates: Candidates, groups: Sequence[Rows]) -> tuple[Candidates, list[Rows]]:
