@@ -58,7 +58,7 @@ def read_history(folder: str | os.PathLike[str]) -> pd.DataFrame | None:
     if not path.is_file():
         return None
     try:
-        return _typed(pd.read_csv(path, float_precision="round_trip"))
+        return _typed(pd.read_csv(path, dtype=str))  # so that numbers are read exactly, whatever the version
     except (OSError, ValueError) as error:
         raise InputError(f"{path} can't be read: {error}") from error
 

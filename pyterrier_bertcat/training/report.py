@@ -71,7 +71,8 @@ class TrainingReport(transformers.TrainerCallback):
             self._bar.set_postfix_str(self._figures(history_frame(state.log_history, self.measure)), refresh=False)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Moves the bar."""
+        """Moves the bar, and has the loss logged with each saved state, so that a resumed run logs the same means."""
+        control.should_log |= control.should_save
         if self._bar is not None:
             self._bar.update(state.global_step - self._bar.n)
 
