@@ -21,11 +21,12 @@ from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save
 from pyterrier_bertcat.scoring.devices import choose_device
 from pyterrier_bertcat.scoring.options import ScoringOptions
 from pyterrier_bertcat.scoring.statistics import RunStatistics, warn_of_truncation
-from pyterrier_bertcat.training.loop import GroupCollator, Validation, queries_per_device, train
+from pyterrier_bertcat.training.loop import GroupCollator, queries_per_device, train
 from pyterrier_bertcat.training.options import TrainingOptions
 from pyterrier_bertcat.training.run_folder import claim, is_first_process, kept_teacher, run_identity
 from pyterrier_bertcat.training.sampling import Candidates, draw_groups, judged_candidates
 from pyterrier_bertcat.training.teachers import known_to_files, teacher_scores
+from pyterrier_bertcat.training.validation import Validation
 
 # Tokens per forward pass, with padding: small batches stay in a CPU's caches, a GPU needs large ones.
 _CPU_BATCH_TOKENS, _GPU_BATCH_TOKENS = 2048, 65536

@@ -1,7 +1,7 @@
-"""The training loop: `transformers.Trainer`, told how to score groups and how to evaluate a ranking.
+"""The training loop: `transformers.Trainer`, told how to score groups and what to measure.
 
-The Trainer comes with mixed precision, several devices, progress bars, saved states and resuming. This module adds
-the tensors of a step, the loss over (queries, candidates) grids, and a ranking measure on validation frames.
+The Trainer comes with mixed precision, several devices, saved states and resuming. This module adds the tensors of a
+step, the loss over (queries, candidates) grids, the head's learning rate, the averaged weights and the validation.
 """
 
 from __future__ import annotations
@@ -10,15 +10,12 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import ir_measures
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-import pyterrier as pt
 import torch
 import transformers
 from torch.utils.data import SequentialSampler
@@ -26,20 +23,16 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from pyterrier_bertcat.data.measures import measure_of
 from pyterrier_bertcat.data.order import Rows
-from pyterrier_bertcat.errors import InputError, TrainingDataError
+from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.model.bert_cat import CrossEncoder
-from pyterrier_bertcat.model.checkpoint import Checkpoint
 from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer
 from pyterrier_bertcat.pairs.planning import plan_batches
-from pyterrier_bertcat.scoring.options import ScoringOptions
-from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 from pyterrier_bertcat.training.averaging import AveragedWeights
 from pyterrier_bertcat.training.history import LOGGED_MEASURE
 from pyterrier_bertcat.training.options import TrainingOptions
 from pyterrier_bertcat.training.report import TrainingReport
-from pyterrier_bertcat.training.sampling import refuse_missing
+from pyterrier_bertcat.training.validation import Validation
 
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
@@ -87,50 +80,6 @@ class GroupCollator:
             "cells": torch.from_numpy(cells[np.concatenate(plan)]),
             **grid,
         }
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Re-ranks fixed candidates and measures the ranking.
-
-    Queries without candidates in the frame are left out. ``checkpoint`` is where the training started; its tokenizer is
-    used. ``scoring`` says how pairs are scored, on the device that the model is on.
-
-    Raises:
-        InputError: ir_measures has no such measure.
-        TrainingDataError: The qrels judge none of the queries, or a text is missing.
-    """
-
-    frame: pd.DataFrame
-    qrels: pd.DataFrame
-    measure: Any
-    text_field: str
-    checkpoint: Checkpoint
-    scoring: ScoringOptions
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "measure", measure_of(self.measure))
-        pt.validate.result_frame(self.frame, extra_columns=["query", self.text_field])
-        pt.validate.columns(self.qrels, includes=["qid", "docno", "label"])
-        refuse_missing(self.frame, ["query", self.text_field])
-        object.__setattr__(self, "frame", _distinct(self.frame))
-        qrels = _distinct(self.qrels)
-        ranked, judged = self.frame["qid"].unique(), qrels["qid"].unique()
-        object.__setattr__(self, "qrels", qrels[qrels["qid"].isin(ranked)])
-        if self.qrels.empty:
-            raise TrainingDataError(
-                f"the validation qrels judge none of the {len(ranked)} validation queries: {len(judged)} are judged, "
-                f"such as {judged[:3].tolist()} against {ranked[:3].tolist()}"
-            )
-
-    def evaluate(self, model: CrossEncoder) -> float:
-        """Ranks the candidates by ``model``, and returns the measure's mean over the judged queries."""
-        options = replace(self.scoring, device=str(model.bert_model.device))
-        scorer = PairScorer(replace(self.checkpoint, model=model), verbose=False, **vars(options))
-        scores = scorer.score(self.frame["query"].tolist(), self.frame[self.text_field].tolist())
-        run = pd.DataFrame({"query_id": self.frame["qid"], "doc_id": self.frame["docno"], "score": scores})
-        qrels = self.qrels.rename(columns={"qid": "query_id", "docno": "doc_id", "label": "relevance"})
-        return float(ir_measures.calc_aggregate([self.measure], qrels, run)[self.measure])
 
 
 def queries_per_device(options: TrainingOptions, device: torch.device) -> int:
@@ -381,10 +330,3 @@ def _spread(values: npt.NDArray[Any], cells: npt.NDArray[np.int64], shape: tuple
 def _tensors(batch: Any) -> dict[str, torch.Tensor]:
     arrays = {name: getattr(batch, name) for name in ("input_ids", "attention_mask", "token_type_ids")}
     return {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None}
-
-
-def _distinct(frame: pd.DataFrame) -> pd.DataFrame:
-    """Makes qids and docnos strings, and keeps the first row of each pair."""
-    named = frame.assign(qid=frame["qid"].astype(str), docno=frame["docno"].astype(str))
-    distinct: pd.DataFrame = named.drop_duplicates(["qid", "docno"], ignore_index=True)
-    return distinct

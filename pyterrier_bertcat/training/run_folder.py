@@ -10,7 +10,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +22,7 @@ from pyterrier_bertcat.model.config import CONFIG_FILE
 from pyterrier_bertcat.scoring.options import ScoringOptions
 from pyterrier_bertcat.training.options import TrainingOptions
 from pyterrier_bertcat.training.sampling import Candidates
-
-if TYPE_CHECKING:
-    from pyterrier_bertcat.training.loop import Validation
+from pyterrier_bertcat.training.validation import Validation
 
 RECORD, TEACHER_SCORES = "training.json", "teacher.npy"
 

@@ -25,7 +25,7 @@ from pyterrier_bertcat.scoring.options import ScoringOptions
 from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 from pyterrier_bertcat.training import CombinedLoss, Contrastive, ListwiseKL, MarginMSE, TeacherFile
 from pyterrier_bertcat.training.fitting import fit
-from pyterrier_bertcat.training.loop import Validation
+from pyterrier_bertcat.training.validation import Validation
 
 
 def reciprocal_rank(checkpoint, frame, judged):
