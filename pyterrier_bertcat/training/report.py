@@ -32,7 +32,7 @@ class TrainingReport(transformers.TrainerCallback):
 
     Attributes:
         history: The frame that `history_frame` describes, up to the last saved state or the end.
-        summary: The outcome in a line, at the end: the best measure or the last loss, steps and time.
+        summary: The outcome, at the end, in two lines: the best measure or the last loss; steps and time.
     """
 
     def __init__(self, output: Path, *, measure: str | None, evaluate: Callable[[], float], verbose: bool) -> None:
@@ -44,6 +44,7 @@ class TrainingReport(transformers.TrainerCallback):
         self._verbose = verbose
         self._bar: Any = None
         self._began_at, self._began_with, self._earlier_s = 0.0, 0, 0.0  # time, step, and seconds before this process
+        self._first_step_at = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Says where the run begins, and measures the start."""
@@ -51,18 +52,24 @@ class TrainingReport(transformers.TrainerCallback):
         self._began_with = state.global_step
         self._earlier_s = max((entry.get("seconds", 0.0) for entry in state.log_history), default=0.0)
         self._began_at = time.monotonic()
-        if 0 < state.global_step < state.max_steps:
-            self.say(f"continuing from step {state.global_step:,} of {state.max_steps:,} in {self.output}")
-        elif state.global_step:
+        if state.global_step >= state.max_steps:
             self.say(f"the run in {self.output} is finished: step {state.global_step:,} of {state.max_steps:,}")
-        elif self.measure is not None:
+            return
+        if state.global_step:
+            self.say(f"continuing from step {state.global_step:,} of {state.max_steps:,} in {self.output}")
+        if self._verbose:  # without smoothing, the time left counts the validations and saved states that are to come
+            self._bar = pt.tqdm(
+                total=state.max_steps, initial=state.global_step, unit="step", smoothing=0, bar_format=_BAR
+            )
+        if not state.global_step and self.measure is not None:
+            self._describe("validating")
             before = self._evaluate()
             state.log_history.append({LOGGED_MEASURE: before, "step": 0, "seconds": self._seconds})
             self.say(f"before training: {self.measure} {before:.4f}")
-        if self._verbose and state.global_step < state.max_steps:
-            self._bar = pt.tqdm(
-                total=state.max_steps, initial=state.global_step, desc="training", unit="step", bar_format=_BAR
-            )
+            if self._bar is not None:
+                self._bar.unpause()
+        self._first_step_at = time.monotonic()
+        self._describe("training")
 
     def on_log(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """Notes the time, and shows the last loss and measure beside the bar."""
@@ -75,6 +82,12 @@ class TrainingReport(transformers.TrainerCallback):
         control.should_log |= control.should_save
         if self._bar is not None:
             self._bar.update(state.global_step - self._bar.n)
+        if control.should_evaluate:
+            self._describe("validating")
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Says that the training continues."""
+        self._describe("training")
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Writes the history, and says how the training goes."""
@@ -98,13 +111,17 @@ class TrainingReport(transformers.TrainerCallback):
         else:
             logger.info(line)
 
+    def _describe(self, activity: str) -> None:
+        if self._bar is not None:
+            self._bar.set_description(activity)
+
     def _summary(self, state: Any) -> str:
         stopped = f" of {state.max_steps:,}" if state.global_step < state.max_steps else ""
         ran = f"{state.global_step:,}{stopped} steps in {pt.tqdm.format_interval(self._seconds)}"
         if per_step := self._seconds_per_step(state.global_step):
             ran += f" ({per_step:.2f} s/step)"
         if self.measure is None:
-            return f"{self._figures(self.history)}; {ran}"
+            return f"{self._figures(self.history)}\n{ran}"
         measured = self.history.dropna(subset=[self.measure]).set_index("step")[self.measure]
         start, trained = measured.get(0), measured.drop(0, errors="ignore")
         if trained.empty:
@@ -112,7 +129,7 @@ class TrainingReport(transformers.TrainerCallback):
         best = f"{self.measure} {trained.max():.4f} at step {trained.idxmax():,}"
         if start is not None:
             best += f" (before training {start:.4f}{'' if trained.max() > start else ': no state is better'})"
-        return f"{best}; {ran}"
+        return f"{best}\n{ran}"
 
     def _figures(self, history: pd.DataFrame) -> str:
         """The last measure and loss."""
@@ -125,9 +142,9 @@ class TrainingReport(transformers.TrainerCallback):
         return f"{per_step:.2f} s/step, {left} left"
 
     def _seconds_per_step(self, step: int) -> float | None:
-        """With validation and saving; None if this process has made no step."""
+        """Counts validation and saving after the first step; None if this process has made no step."""
         made = step - self._began_with
-        return (time.monotonic() - self._began_at) / made if made else None
+        return (time.monotonic() - self._first_step_at) / made if made else None
 
     @property
     def _seconds(self) -> float:
