@@ -48,7 +48,7 @@ class TrainingOptions:
             of the way to the new weights, such as 0.002. Early in the training the share is ``10 / (9 + step)``, if
             that is larger: the average then spans the last tenth of the steps, and the starting weights have no part in
             it. Validation and the trained checkpoint use the average; the training itself doesn't. None: no average.
-        gradient_checkpointing: Saves memory and costs time (about a third): the backward pass computes the encoder's
+        gradient_checkpointing: Saves memory and costs time (about a quarter): the backward pass computes the encoder's
             activations again instead of keeping them. The result is the same.
         precision: ``"bfloat16"`` and ``"float16"`` are mixed precision: the weights stay float32.
         seed: Fixes the order of queries, the negatives drawn and dropout.

@@ -59,7 +59,12 @@ class TrainingReport(transformers.TrainerCallback):
             self.say(f"continuing from step {state.global_step:,} of {state.max_steps:,} in {self.output}")
         if self._verbose:  # without smoothing, the time left counts the validations and saved states that are to come
             self._bar = pt.tqdm(
-                total=state.max_steps, initial=state.global_step, unit="step", smoothing=0, bar_format=_BAR
+                total=state.max_steps,
+                initial=state.global_step,
+                desc="training",
+                unit="step",
+                smoothing=0,
+                bar_format=_BAR,
             )
         if not state.global_step and self.measure is not None:
             self._describe("validating")
@@ -72,10 +77,10 @@ class TrainingReport(transformers.TrainerCallback):
         self._describe("training")
 
     def on_log(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        """Notes the time, and shows the last loss and measure beside the bar."""
+        """Notes the time, and shows the loss beside the bar."""
         state.log_history[-1]["seconds"] = self._seconds
-        if self._bar is not None and not more["logs"].keys().isdisjoint(("loss", LOGGED_MEASURE)):
-            self._bar.set_postfix_str(self._figures(history_frame(state.log_history, self.measure)), refresh=False)
+        if self._bar is not None and "loss" in more["logs"]:
+            self._bar.set_postfix_str(f"loss {more['logs']['loss']:.4f}", refresh=False)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Moves the bar, and has the loss logged with each saved state, so that a resumed run logs the same means."""

@@ -34,7 +34,7 @@ def test_with_validation_the_measure_is_told_before_the_first_step_at_each_state
     assert best == f"RR@10 {value} at step 6 (before training {value}: no state is better)"
     assert re.fullmatch(rf"12 steps in \d\d:\d\d \({number} s/step\); saved in {re.escape(options.output)}", ran)
     assert re.search(r"validating: +0%.* 0/12 ", shown.err)
-    assert re.search(rf"training: 100%.* 12/12 \[\d\d:\d\d<\d\d:\d\d, +{number}s/step, RR@10 {value}, loss ", shown.err)
+    assert re.search(rf"training: 100%.* 12/12 \[\d\d:\d\d<\d\d:\d\d, +{number}s/step, loss {number}", shown.err)
     assert "eval_measure" not in shown.out + shown.err
 
 
