@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pyterrier_bertcat.store.score_store import ScoreStore as ScoreStore
     from pyterrier_bertcat.training.losses import CombinedLoss as CombinedLoss
     from pyterrier_bertcat.training.losses import Contrastive as Contrastive
+    from pyterrier_bertcat.training.losses import ListwiseKL as ListwiseKL
     from pyterrier_bertcat.training.losses import MarginMSE as MarginMSE
     from pyterrier_bertcat.training.options import TrainingOptions as TrainingOptions
     from pyterrier_bertcat.training.teachers import TeacherFile as TeacherFile
@@ -52,6 +53,7 @@ _HOME = {
     "CombinedLoss": "training.losses",
     "Contrastive": "training.losses",
     "InputError": "errors",
+    "ListwiseKL": "training.losses",
     "MarginMSE": "training.losses",
     "MeanReRanker": "pipeline.ensemble",
     "MissingExtraError": "errors",

@@ -19,7 +19,7 @@ import pyterrier as pt
 
 from pyterrier_bertcat.errors import CheckpointError, InputError
 from pyterrier_bertcat.identity import Digest, IdentifiedByOptions
-from pyterrier_bertcat.model.names import PIN, PUBLISHED, is_name
+from pyterrier_bertcat.model.names import PACKAGED, PIN, PUBLISHED, is_name
 from pyterrier_bertcat.pairs.passages import Passages
 from pyterrier_bertcat.pairs.planning import DEFAULT_BATCH_SIZE
 from pyterrier_bertcat.pipeline.depth import first_rows, with_rest_below
@@ -263,7 +263,9 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
     ) -> BertCatReRanker:
         """Trains on result frames as ``training`` says, takes over the trained weights, and returns self.
 
-        Afterwards ``model`` is the output folder, pinned by ``revision``; without a folder it is a `Checkpoint`.
+        Afterwards ``model`` is the output folder, pinned by ``revision``; without a folder it is a `Checkpoint`. How
+        the training went is in `training_history`.
+
         Training reads each text once, cut as the options say. ``passages`` are used for validation only.
 
         Args:
@@ -521,6 +523,21 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
             _, scorer = self._scorer
             scorer.verbose = self.verbose
             return scorer
+
+    @property
+    def training_history(self) -> pd.DataFrame | None:
+        """How the training of ``model`` went, or None if `fit` didn't make it.
+
+        A row for each step with a figure: ``step``, ``seconds`` since the run began, ``loss`` (the mean since the last
+        one), ``learning_rate`` (the encoder's), and with validation frames the measure by its name, such as
+        ``nDCG@10``, from step 0 on, which is the model before training. What was not measured at a step is NaN.
+        It is read from ``history.csv`` in the output folder, if there is one.
+        """
+        from pyterrier_bertcat.training.history import read_history
+
+        if is_name(self.model):
+            return None if self.model == PACKAGED else read_history(self.model)
+        return getattr(self.model, "history", None)
 
     @property
     def stats(self) -> RunStatistics | None:

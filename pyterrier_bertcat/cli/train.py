@@ -28,8 +28,13 @@ _OPTIONS: dict[str, tuple[Any, str]] = {
     "steps": (at_least_one, "optimiser steps (default: 2000)"),
     "queries_per_step": (at_least_one, "queries per optimiser step (default: 8)"),
     "negatives": (at_least_one, "passages per query beside the relevant one (default: 7)"),
+    "hardest_negatives": (int, "how many of these are the best-ranked ones, in every group (default: 0)"),
     "learning_rate": (float, "peak learning rate of AdamW (default: 7e-6)"),
+    "head_learning_rate": (float, "the peak for the layers on top of the encoder (default: the same)"),
+    "final_learning_rate": (float, "the learning rate at the last step (default: 0)"),
     "warmup_steps": (int, "steps in which the learning rate rises (default: 100)"),
+    "weight_decay": (float, "AdamW's weight decay (default: 0)"),
+    "averaging": (float, "average the weights: the share that each step's have, such as 0.002 (default: no average)"),
     "precision": (str, "float32; or bfloat16 or float16, for mixed precision (default: float32)"),
     "seed": (int, "fixes the queries' order, the negatives and dropout (default: 42)"),
     "save_every": (at_least_one, "steps between two saved states (default: 250)"),
@@ -57,8 +62,8 @@ def add_parser(commands: Commands) -> None:
     training = parser.add_argument_group("training")
     training.add_argument(
         "--loss",
-        choices=("contrastive", "margin-mse"),
-        help="margin-mse needs --teacher-scores (default: margin-mse with them, contrastive without)",
+        choices=("contrastive", "margin-mse", "listwise-kl"),
+        help="margin-mse and listwise-kl need --teacher-scores (default: margin-mse with them, contrastive without)",
     )
     training.add_argument(
         "--teacher-scores",
@@ -69,6 +74,12 @@ def add_parser(commands: Commands) -> None:
     )
     for name, (kind, text) in _OPTIONS.items():
         training.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="VALUE", help=text)
+    training.add_argument(
+        "--gradient-checkpointing",
+        action="store_true",
+        default=None,
+        help="save memory at the cost of time: compute activations again instead of keeping them",
+    )
     add_model_arguments(parser, dtype=False)
     add_job_arguments(parser)
     parser.set_defaults(run_command=run, usage_error=parser.error)
@@ -80,15 +91,15 @@ def run(arguments: argparse.Namespace) -> None:
         for name in given(arguments, *_VALID_SOURCES, "measure", "patience"):
             arguments.usage_error(f"--{name.replace('_', '-')} goes with --valid-run")
 
-    from pyterrier_bertcat.training.losses import Contrastive, MarginMSE
+    from pyterrier_bertcat.training.losses import Contrastive, ListwiseKL, MarginMSE
     from pyterrier_bertcat.training.options import TrainingOptions
     from pyterrier_bertcat.training.teachers import TeacherFile
 
-    losses = {None: None, "contrastive": Contrastive(), "margin-mse": MarginMSE()}
+    losses = {None: None, "contrastive": Contrastive(), "margin-mse": MarginMSE(), "listwise-kl": ListwiseKL()}
     training = TrainingOptions(
         loss=losses[arguments.loss],
         teacher=[TeacherFile(path) for path in arguments.teacher_scores] or None,
-        **given(arguments, "output", *_OPTIONS),
+        **given(arguments, "output", "gradient_checkpointing", *_OPTIONS),
     )
     verbose = not arguments.quiet
     reranker = make_reranker(arguments, "max_length", training=training, verbose=verbose)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pyterrier_bertcat.training.losses import CombinedLoss, Contrastive, Loss, MarginMSE
+from pyterrier_bertcat.training.losses import CombinedLoss, Contrastive, ListwiseKL, Loss, MarginMSE
 from pyterrier_bertcat.training.options import TrainingOptions
 from pyterrier_bertcat.training.teachers import TeacherFile
 
-__all__ = ["CombinedLoss", "Contrastive", "Loss", "MarginMSE", "TeacherFile", "TrainingOptions"]
+__all__ = ["CombinedLoss", "Contrastive", "ListwiseKL", "Loss", "MarginMSE", "TeacherFile", "TrainingOptions"]

@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +21,23 @@ from pyterrier_bertcat.model.checkpoint import Checkpoint, load_checkpoint, save
 from pyterrier_bertcat.scoring.devices import choose_device
 from pyterrier_bertcat.scoring.options import ScoringOptions
 from pyterrier_bertcat.scoring.statistics import RunStatistics, warn_of_truncation
-from pyterrier_bertcat.training.loop import GroupCollator, Validation, queries_per_device, train
+from pyterrier_bertcat.training.loop import GroupCollator, queries_per_device, train
 from pyterrier_bertcat.training.options import TrainingOptions
 from pyterrier_bertcat.training.run_folder import claim, is_first_process, kept_teacher, run_identity
 from pyterrier_bertcat.training.sampling import Candidates, draw_groups, judged_candidates
 from pyterrier_bertcat.training.teachers import known_to_files, teacher_scores
+from pyterrier_bertcat.training.validation import Validation
 
 # Tokens per forward pass, with padding: small batches stay in a CPU's caches, a GPU needs large ones.
 _CPU_BATCH_TOKENS, _GPU_BATCH_TOKENS = 2048, 65536
 _PAIRS_COUNTED_AT_ONCE = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedCheckpoint(Checkpoint):
+    """A checkpoint with the history of its training, as `pyterrier_bertcat.training.history` describes it."""
+
+    history: pd.DataFrame = field(kw_only=True)
 
 
 def fit(
@@ -43,7 +51,7 @@ def fit(
     text_field: str = "text",
     scoring: ScoringOptions | None = None,
     verbose: bool = True,
-) -> Checkpoint:
+) -> TrainedCheckpoint:
     """Trains a copy of a checkpoint; the frames are as for ``BertCatReRanker.fit``.
 
     Sets the global random states of Python, numpy and torch to ``options.seed`` (``transformers.set_seed``).
@@ -53,7 +61,7 @@ def fit(
 
     Returns:
         The trained checkpoint: with validation frames the best state by ``options.measure``, otherwise the last one.
-        With ``options.output`` it is saved there too.
+        With ``options.averaging`` it has averaged weights. With ``options.output`` it is saved there too.
 
     Raises:
         TrainingDataError: There is nothing to train on, or a teacher lacks scores.
@@ -101,7 +109,7 @@ def fit(
         if is_first_process():
             _warn_of_truncation(collator)
         model = copy.deepcopy(checkpoint.model)
-        train(
+        report = train(
             model.train(),
             groups,
             collator=collator,
@@ -111,14 +119,17 @@ def fit(
             device=device,
             verbose=verbose,
         )
-    trained = _with_weights(checkpoint, model.state_dict())
-    if options.output is None:
-        return trained
-    if is_first_process():
-        save_checkpoint(trained, output)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()  # the other processes load the checkpoint that the first one saves
-    return load_checkpoint(output)
+    trained = _with_weights(checkpoint, model.state_dict(), report.history)
+    saved = "" if options.output is None else f"; saved in {options.output}"
+    if options.output is not None:
+        if is_first_process():
+            save_checkpoint(trained, options.output)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.barrier()  # the other processes load the checkpoint that the first one saves
+        loaded = load_checkpoint(options.output)
+        trained = TrainedCheckpoint(loaded.model, loaded.tokenizer, loaded.source, history=report.history)
+    report.say(report.summary + saved)
+    return trained
 
 
 def _warn_of_truncation(collator: GroupCollator) -> None:
@@ -131,13 +142,13 @@ def _warn_of_truncation(collator: GroupCollator) -> None:
     warn_of_truncation(statistics, passages=None, activity="training", stacklevel=4)
 
 
-def _with_weights(checkpoint: Checkpoint, weights: dict[str, torch.Tensor]) -> Checkpoint:
+def _with_weights(checkpoint: Checkpoint, weights: dict[str, torch.Tensor], history: pd.DataFrame) -> TrainedCheckpoint:
     """The checkpoint with new weights, in a fresh model: the trained one still has the Trainer's mixed precision on."""
     model = copy.deepcopy(checkpoint.model)
     model.cpu().load_state_dict({name: tensor.cpu() for name, tensor in weights.items()})
     if getattr(model.config, "known_scores", None):
         model.config.known_scores = None  # the old weights' scores
-    return Checkpoint(model=model.eval(), tokenizer=checkpoint.tokenizer, source="in memory")
+    return TrainedCheckpoint(model.eval(), checkpoint.tokenizer, history=history)
 
 
 def _used_rows(candidates: Candidates, groups: Sequence[Rows]) -> tuple[Candidates, list[Rows]]:

@@ -1,25 +1,21 @@
-"""The training loop: `transformers.Trainer`, told how to score groups and how to evaluate a ranking.
+"""The training loop: `transformers.Trainer`, told how to score groups and what to measure.
 
-The Trainer comes with mixed precision, several devices, progress bars, saved states and resuming. This module adds
-the tensors of a step, the loss over (queries, candidates) grids, and a ranking measure on validation frames.
+The Trainer comes with mixed precision, several devices, saved states and resuming. This module adds the tensors of a
+step, the loss over (queries, candidates) grids, the head's learning rate, the averaged weights and the validation.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import ir_measures
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-import pyterrier as pt
 import torch
 import transformers
 from torch.utils.data import SequentialSampler
@@ -27,20 +23,16 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from pyterrier_bertcat.data.measures import measure_of
 from pyterrier_bertcat.data.order import Rows
-from pyterrier_bertcat.errors import InputError, TrainingDataError
+from pyterrier_bertcat.errors import InputError
 from pyterrier_bertcat.model.bert_cat import CrossEncoder
-from pyterrier_bertcat.model.checkpoint import Checkpoint
 from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer
 from pyterrier_bertcat.pairs.planning import plan_batches
-from pyterrier_bertcat.scoring.options import ScoringOptions
-from pyterrier_bertcat.scoring.pair_scorer import PairScorer
-from pyterrier_bertcat.training.losses import Loss
+from pyterrier_bertcat.training.averaging import AveragedWeights
+from pyterrier_bertcat.training.history import LOGGED_MEASURE
 from pyterrier_bertcat.training.options import TrainingOptions
-from pyterrier_bertcat.training.sampling import refuse_missing
-
-logger = logging.getLogger(__name__)
+from pyterrier_bertcat.training.report import TrainingReport
+from pyterrier_bertcat.training.validation import Validation
 
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
@@ -90,50 +82,6 @@ class GroupCollator:
         }
 
 
-@dataclass(frozen=True)
-class Validation:
-    """Re-ranks fixed candidates and measures the ranking.
-
-    Queries without candidates in the frame are left out. ``checkpoint`` is where the training started; its tokenizer is
-    used. ``scoring`` says how pairs are scored, on the device that the model is on.
-
-    Raises:
-        InputError: ir_measures has no such measure.
-        TrainingDataError: The qrels judge none of the queries, or a text is missing.
-    """
-
-    frame: pd.DataFrame
-    qrels: pd.DataFrame
-    measure: Any
-    text_field: str
-    checkpoint: Checkpoint
-    scoring: ScoringOptions
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "measure", measure_of(self.measure))
-        pt.validate.result_frame(self.frame, extra_columns=["query", self.text_field])
-        pt.validate.columns(self.qrels, includes=["qid", "docno", "label"])
-        refuse_missing(self.frame, ["query", self.text_field])
-        object.__setattr__(self, "frame", _distinct(self.frame))
-        qrels = _distinct(self.qrels)
-        ranked, judged = self.frame["qid"].unique(), qrels["qid"].unique()
-        object.__setattr__(self, "qrels", qrels[qrels["qid"].isin(ranked)])
-        if self.qrels.empty:
-            raise TrainingDataError(
-                f"the validation qrels judge none of the {len(ranked)} validation queries: {len(judged)} are judged, "
-                f"such as {judged[:3].tolist()} against {ranked[:3].tolist()}"
-            )
-
-    def evaluate(self, model: CrossEncoder) -> float:
-        """Ranks the candidates by ``model``, and returns the measure's mean over the judged queries."""
-        options = replace(self.scoring, device=str(model.bert_model.device))
-        scorer = PairScorer(replace(self.checkpoint, model=model), verbose=False, **vars(options))
-        scores = scorer.score(self.frame["query"].tolist(), self.frame[self.text_field].tolist())
-        run = pd.DataFrame({"query_id": self.frame["qid"], "doc_id": self.frame["docno"], "score": scores})
-        qrels = self.qrels.rename(columns={"qid": "query_id", "docno": "doc_id", "label": "relevance"})
-        return float(ir_measures.calc_aggregate([self.measure], qrels, run)[self.measure])
-
-
 def queries_per_device(options: TrainingOptions, device: torch.device) -> int:
     """How many of a step's queries each device gets.
 
@@ -159,32 +107,46 @@ def train(
     states: Path,
     device: torch.device,
     verbose: bool = True,
-) -> None:
+) -> TrainingReport:
     """Trains a model in place, continuing from the last state in the folder ``states`` if there is one.
 
-    ``groups`` are arrays of row positions in training order. ``validation`` evaluates the model at each saved state.
-    All visible GPUs are used, unless ``device`` is a CPU.
+    ``groups`` are arrays of row positions in training order. ``validation`` evaluates the model before the first step
+    and at each saved state; afterwards the model has the weights of the best one. All visible GPUs are used, unless
+    ``device`` is a CPU.
     """
     evaluate = validation is not None
+    if options.gradient_checkpointing:
+        encoder: Any = model.bert_model
+        encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     trainer = _PairTrainer(
         model=model,
-        args=_arguments(options, states, evaluate=evaluate, device=device, verbose=verbose),
+        args=_arguments(options, states, evaluate=evaluate, device=device),
         train_dataset=groups,
         eval_dataset=[] if evaluate else None,  # the Trainer wants one; the validation frames take its place
         data_collator=collator,
         callbacks=[_Patience(options.patience)] if evaluate and options.patience is not None else [],
-        loss=options.chosen_loss,
+        options=options,
         validation=validation,
     )
-    if not verbose:
-        trainer.remove_callback(PrinterCallback)
+    report = TrainingReport(
+        states.parent,
+        measure=None if validation is None else str(validation.measure),
+        evaluate=trainer.measure,
+        verbose=verbose,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(report)
     last_state = _last_state(states)
-    if last_state is not None:
-        logger.info("continuing from %s", last_state)
-    with nullcontext() if verbose else _without_bars():
+    if trainer.average is not None and last_state is not None:
+        trainer.average.load(Path(last_state))
+    with _without_bars():
         trainer.train(resume_from_checkpoint=last_state)
-    if evaluate:
-        logger.info("best validation %s: %s", options.measure, trainer.state.best_metric)
+    if trainer.average is not None:
+        best_state = trainer.state.best_model_checkpoint if evaluate else None
+        if best_state is not None:
+            trainer.average.load(Path(best_state))
+        trainer.average.move_into_model()
+    return report
 
 
 @contextmanager
@@ -202,10 +164,15 @@ def _without_bars() -> Iterator[None]:
 class _PairTrainer(transformers.Trainer):
     """Scores every candidate of a step's queries and compares them within each query."""
 
-    def __init__(self, *, loss: Loss, validation: Validation | None, **arguments: Any) -> None:
+    def __init__(self, *, options: TrainingOptions, validation: Validation | None, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.loss = loss
+        self.options = options
+        self.loss = options.chosen_loss
         self.validation = validation
+        self.average: AveragedWeights | None = None
+        if options.averaging is not None:
+            self.average = AveragedWeights(self._network, options.averaging)
+            self.add_callback(_Averaging(self.average))
         # The loss is already a mean over the step, so the Trainer must not divide it by a number of labels.
         self.model_accepts_loss_kwargs = False
 
@@ -224,11 +191,29 @@ class _PairTrainer(transformers.Trainer):
         # The groups are in training order already, so that a resumed run equals an uninterrupted one.
         return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
 
-    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
-        """Ranks the validation candidates with the model as it is now."""
-        model: Any = self.model
-        metrics = {f"{metric_key_prefix}_measure": cast(Validation, self.validation).evaluate(model)}
-        model.train()  # scoring switched it to evaluation mode
+    def create_optimizer(self, *arguments: Any) -> torch.optim.Optimizer:
+        """The Trainer's AdamW, with the head's own learning rate."""
+        optimizer: torch.optim.Optimizer = super().create_optimizer(*arguments)
+        if self.options.head_learning_rate is not None:
+            encoder = {id(weight) for weight in self._network.bert_model.parameters()}
+            for group in [*optimizer.param_groups]:
+                head = [weight for weight in group["params"] if id(weight) not in encoder]
+                group["params"] = [weight for weight in group["params"] if id(weight) in encoder]
+                optimizer.add_param_group({**group, "params": head, "lr": self.options.head_learning_rate})
+        return optimizer
+
+    def measure(self) -> float:
+        """The validation measure of the model as it is now, or of its averaged weights if there are any."""
+        if self.validation is None:
+            raise InputError("validation needs validation frames")
+        with nullcontext() if self.average is None else self.average.in_model():
+            value = self.validation.evaluate(self._network)
+        self._network.train()  # scoring switched it to evaluation mode
+        return value
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Ranks the validation candidates, and tells the Trainer."""
+        metrics = {LOGGED_MEASURE: self.measure()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -237,12 +222,33 @@ class _PairTrainer(transformers.Trainer):
         """Not counted: the Trainer's estimate expects a single batch of a language model."""
         return 0
 
+    @property
+    def _network(self) -> CrossEncoder:
+        network: Any = self.model
+        return cast(CrossEncoder, network)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        # A state is whole once the Trainer has written its own file, which comes after this.
+        super()._save(output_dir, state_dict)
+        if self.average is not None and output_dir is not None:
+            self.average.save(Path(output_dir))
+
     def _load_rng_state(self, checkpoint: str | None) -> None:
         # Early versions of the Trainer save numpy's random state, which torch >= 2.6 refuses to load by default.
         allowed = [np.empty(0).__reduce__()[0], np.ndarray, np.dtype, type(np.dtype(np.uint32))]
         safe_globals = getattr(torch.serialization, "safe_globals", lambda _: nullcontext())
         with safe_globals(allowed):
             super()._load_rng_state(checkpoint)
+
+
+class _Averaging(transformers.TrainerCallback):
+    """Takes each step's weights into the average."""
+
+    def __init__(self, average: AveragedWeights) -> None:
+        self.average = average
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.average.update(state.global_step)
 
 
 class _Patience(transformers.EarlyStoppingCallback):
@@ -257,11 +263,11 @@ class _Patience(transformers.EarlyStoppingCallback):
     def on_step_end(self, args: Any, state: Any, control: transformers.TrainerControl, **_: Any) -> None:
         if self.stopped_before:  # the Trainer can only stop after a step, which is then neither evaluated nor saved
             control.should_training_stop = True
-            control.should_evaluate = control.should_save = False
+            control.should_evaluate = control.should_save = control.should_log = False
 
 
 def _arguments(
-    options: TrainingOptions, states: Path, *, evaluate: bool, device: torch.device, verbose: bool
+    options: TrainingOptions, states: Path, *, evaluate: bool, device: torch.device
 ) -> transformers.TrainingArguments:
     return transformers.TrainingArguments(
         output_dir=str(states),
@@ -269,9 +275,9 @@ def _arguments(
         per_device_train_batch_size=queries_per_device(options, device),
         max_steps=options.steps,
         learning_rate=options.learning_rate,
-        lr_scheduler_type=_SCHEDULES[options.schedule],
+        **_schedule(options),
         warmup_steps=options.warmup_steps,
-        weight_decay=0.0,
+        weight_decay=options.weight_decay,
         bf16=options.precision == "bfloat16",
         fp16=options.precision == "float16",
         seed=options.seed,
@@ -287,11 +293,18 @@ def _arguments(
         remove_unused_columns=False,
         label_names=[],
         report_to="none",
-        disable_tqdm=not verbose,
+        disable_tqdm=True,  # `TrainingReport` has a bar
         dataloader_pin_memory=device.type == "cuda",
         restore_callback_states_from_checkpoint=True,
         ddp_broadcast_buffers=False,  # processes may need different numbers of forward passes
     )
+
+
+def _schedule(options: TrainingOptions) -> dict[str, Any]:
+    if not options.final_learning_rate:
+        return {"lr_scheduler_type": _SCHEDULES[options.schedule]}
+    falls_to = {"lr_end": options.final_learning_rate, "power": 1.0}
+    return {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": falls_to}
 
 
 def _last_state(states: Path) -> str | None:
@@ -317,10 +330,3 @@ def _spread(values: npt.NDArray[Any], cells: npt.NDArray[np.int64], shape: tuple
 def _tensors(batch: Any) -> dict[str, torch.Tensor]:
     arrays = {name: getattr(batch, name) for name in ("input_ids", "attention_mask", "token_type_ids")}
     return {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None}
-
-
-def _distinct(frame: pd.DataFrame) -> pd.DataFrame:
-    """Makes qids and docnos strings, and keeps the first row of each pair."""
-    named = frame.assign(qid=frame["qid"].astype(str), docno=frame["docno"].astype(str))
-    distinct: pd.DataFrame = named.drop_duplicates(["qid", "docno"], ignore_index=True)
-    return distinct

@@ -120,6 +120,49 @@ class Contrastive:
 
 
 @dataclass(frozen=True)
+class ListwiseKL:
+    """Kullback-Leibler divergence from the teacher's distribution over a query's whole list to the student's.
+
+    ``sum_i p_i * (log p_i - log q_i)``, ``p = softmax(teacher / temperature)``, ``q = softmax(scores / temperature)``
+    over one query's candidates; the mean over queries. It needs no relevant passage. It is not multiplied by
+    ``temperature²`` (Hinton et al. 2015, arXiv 1503.02531, advise that beside a loss without a temperature): give
+    `CombinedLoss` a weight.
+
+    Args:
+        temperature: Above 0. Both models' scores are divided by it first: a higher one gives the low ranks more weight.
+
+    Example:
+        >>> import torch
+        >>> from pyterrier_bertcat import ListwiseKL
+        >>> scores, teacher = torch.tensor([[2.0, 1.0]]), torch.tensor([[5.0, 1.0]])
+        >>> labels = torch.tensor([[0, 0]])
+        >>> ListwiseKL(temperature=2.0)(scores, labels, teacher)
+        tensor(0.1683)
+    """
+
+    temperature: float = 2.0
+    needs_teacher = True
+    needs_positive = False
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise InputError(f"temperature is a number above 0, got {self.temperature!r}")
+
+    def __call__(self, scores: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:
+        """The scalar loss of a batch; see `Loss`."""
+        if teacher is None:
+            raise TrainingDataError("ListwiseKL needs teacher scores: give TrainingOptions a teacher")
+        padding = labels < 0
+        student_log, teacher_log = (
+            (one / self.temperature).masked_fill(padding, float("-inf")).log_softmax(dim=1).masked_fill(padding, 0.0)
+            for one in (scores, teacher)
+        )
+        # (queries,): a padded column has no probability, so it must not count with the 0 that stands for its logarithm
+        divergence = (teacher_log.exp() * (teacher_log - student_log)).masked_fill(padding, 0.0).sum(dim=1)
+        return divergence.mean()
+
+
+@dataclass(frozen=True)
 class CombinedLoss:
     """A weighted sum of losses.
 
@@ -128,8 +171,8 @@ class CombinedLoss:
         weights: One number per part.
 
     Example:
-        >>> from pyterrier_bertcat import CombinedLoss, Contrastive, MarginMSE
-        >>> loss = CombinedLoss((MarginMSE(pairs="all"), Contrastive()), weights=(1.0, 0.2))
+        >>> from pyterrier_bertcat import CombinedLoss, ListwiseKL, MarginMSE
+        >>> loss = CombinedLoss((MarginMSE(pairs="all"), ListwiseKL()), weights=(0.1, 1.0))
         >>> loss.needs_teacher, loss.needs_positive
         (True, False)
     """

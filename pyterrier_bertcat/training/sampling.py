@@ -84,7 +84,7 @@ def draw_groups(candidates: Candidates, options: TrainingOptions) -> list[Rows]:
     """Draws ``steps * queries_per_step`` groups: every query once, in random order, before any comes again.
 
     Returns:
-        One array of row positions per group, the positive first if there is one.
+        One array of row positions per group: the positive if there is one, the ``hardest_negatives``, the drawn ones.
 
     Raises:
         TrainingDataError: No query has a negative within ``options.negative_ranks``.
@@ -107,8 +107,9 @@ def draw_groups(candidates: Candidates, options: TrainingOptions) -> list[Rows]:
         for index in generator.permutation(len(pools))[: wanted - len(groups)]:
             positives, negatives = pools[index]
             positive = generator.choice(positives, size=min(len(positives), 1))
-            size = min(len(negatives), options.negatives + 1 - len(positive))
-            groups.append(np.concatenate([positive, generator.choice(negatives, size=size, replace=False)]))
+            hardest, others = np.split(negatives, [min(options.hardest_negatives, len(negatives))])
+            size = min(len(others), options.negatives + 1 - len(positive) - len(hardest))
+            groups.append(np.concatenate([positive, hardest, generator.choice(others, size=size, replace=False)]))
     return groups
 
 

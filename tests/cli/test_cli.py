@@ -109,7 +109,7 @@ def test_calibration_is_read(command, tmp_path, capsys):
     assert "calibration is for dtype='int8', got dtype='auto'" in capsys.readouterr().err
 
 
-TRAINING = dict.fromkeys(set(_OPTIONS) - {"patience"}, TrainingOptions)
+TRAINING = dict.fromkeys(set(_OPTIONS) - {"patience", "averaging", "head_learning_rate"}, TrainingOptions)
 RE_RANKING = dict.fromkeys(("dtype", "backend", "max_length", "truncation"), BertCatReRanker)
 FILES = dict.fromkeys(("duplicates", "unknown"), RunSources)
 

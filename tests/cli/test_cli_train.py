@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gzip
 import json
 from pathlib import Path
@@ -44,7 +45,9 @@ def command(files: Path, *more: str, output: str = "trained") -> list[str]:
     return ["train", *paths, *training, "--device", "cpu", *more]
 
 
-@pytest.mark.parametrize("more", [[], ["--teacher-scores", "teacher.tsv", "--loss", "margin-mse"]])
+@pytest.mark.parametrize(
+    "more", [[], *(["--teacher-scores", "teacher.tsv", "--loss", loss] for loss in ("margin-mse", "listwise-kl"))]
+)
 def test_the_output_is_a_trained_checkpoint(files, more, capsys, monkeypatch, tiny_checkpoint):
     monkeypatch.chdir(files)
     assert main(command(files, *more)) == 0
@@ -78,10 +81,41 @@ def test_options_reach_the_training(files, capsys):
     assert "'learning_rate': '0.001'" in record["options"]
 
 
+def test_options_for_distillation_reach_the_training(files):
+    more = [
+        "--hardest-negatives",
+        "1",
+        "--averaging",
+        "0.002",
+        "--weight-decay",
+        "0.01",
+        "--head-learning-rate",
+        "5e-3",
+    ]
+    more += ["--final-learning-rate", "2e-5", "--gradient-checkpointing", "--loss", "listwise-kl"]
+    assert main(command(files, "--quiet", *more, "--teacher-scores", str(files / "teacher.tsv"))) == 0
+    options = ast.literal_eval(json.loads((files / "trained" / "training.json").read_text())["options"])
+    assert options["loss"] == "ListwiseKL(temperature=2.0)"
+    assert (options["hardest_negatives"], options["averaging"], options["weight_decay"]) == ("1", "0.002", "0.01")
+    assert (options["head_learning_rate"], options["final_learning_rate"]) == ("0.005", "2e-05")
+    assert options["gradient_checkpointing"] == "True"
+    assert list((files / "trained").glob("states/*/averaged.safetensors"))
+
+
+def test_the_training_says_how_it_went(files, capsys):
+    assert main(command(files, "--valid-run", str(files / "run.gz"), "--save-every", "1")) == 0
+    shown = capsys.readouterr().out
+    assert "before training: nDCG@10 0." in shown
+    assert "step 1 of 2: nDCG@10 0." in shown
+    assert f"saved in {files / 'trained'}" in shown
+    assert (files / "trained" / "history.csv").read_text().startswith("step,seconds,loss,learning_rate,nDCG@10\n0,")
+
+
 @pytest.mark.parametrize(
     ("more", "complaint"),
     [
         (["--loss", "margin-mse"], "needs teacher scores"),
+        (["--hardest-negatives", "3"], "hardest_negatives is at most negatives=2"),
         (["--precision", "int8"], "precision is one of"),
         (["--teacher-scores", "no/such/file"], "no/such/file can't be read"),
         (["--text-fields", "abstract"], "expected a field 'abstract', there are 'title', 'contents'"),

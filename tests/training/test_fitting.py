@@ -23,9 +23,9 @@ from pyterrier_bertcat.model.config import BertCatConfig
 from pyterrier_bertcat.pairs.truncation import Truncation
 from pyterrier_bertcat.scoring.options import ScoringOptions
 from pyterrier_bertcat.scoring.pair_scorer import PairScorer
-from pyterrier_bertcat.training import CombinedLoss, Contrastive, MarginMSE, TeacherFile
+from pyterrier_bertcat.training import CombinedLoss, Contrastive, ListwiseKL, MarginMSE, TeacherFile
 from pyterrier_bertcat.training.fitting import fit
-from pyterrier_bertcat.training.loop import Validation
+from pyterrier_bertcat.training.validation import Validation
 
 
 def reciprocal_rank(checkpoint, frame, judged):
@@ -181,6 +181,21 @@ def test_a_pipeline_is_fitted_through_pyterrier_and_changes_its_identity(start, 
     assert reranker.fit(*TRAIN) is reranker
 
 
+def test_a_reranker_has_the_history_of_its_training(start, tmp_path):
+    reranker = BertCatReRanker(start, training=replace(QUICK, save_every=4), verbose=False)
+    assert reranker.training_history is None
+    assert BertCatReRanker("mini").training_history is None
+    reranker.fit(*TRAIN, *HELD_OUT)
+    history = reranker.training_history
+    assert history["step"].tolist() == list(range(13))
+    assert history["nDCG@10"].notna().tolist() == [step in (0, 4, 8, 12) for step in range(13)]
+    assert history["seconds"].is_monotonic_increasing
+    in_folder = BertCatReRanker(start, training=replace(QUICK, output=tmp_path / "run"), verbose=False).fit(*TRAIN)
+    another_day = BertCatReRanker(tmp_path / "run").training_history
+    pd.testing.assert_frame_equal(in_folder.training_history, another_day)
+    assert another_day["loss"].tolist() == pytest.approx(history["loss"].tolist()[1:])
+
+
 def test_validation_gives_back_the_best_state(start, tmp_path):
     longest = pt.apply.doc_score(lambda row: float(len(row["text"])) / 5)
     frame = HELD_OUT[0]
@@ -190,7 +205,8 @@ def test_validation_gives_back_the_best_state(start, tmp_path):
     )
     trained = fit(start, options, *TRAIN, frame, shortest)  # what is learned is the opposite of what is measured
     state = last_state(tmp_path)
-    measured = [entry["eval_measure"] for entry in state["log_history"] if "eval_measure" in entry]
+    before, *measured = trained.history["RR"].dropna()
+    assert before == pytest.approx(reciprocal_rank(start, frame, shortest), abs=0.02)
     assert len(measured) == 6
     assert measured[-1] < max(measured) == state["best_metric"]
     assert reciprocal_rank(trained, frame, shortest) == pytest.approx(max(measured), abs=0.02)
@@ -205,6 +221,111 @@ def test_patience_stops_early_and_a_resumed_run_stays_stopped(start, tmp_path):
     assert last_state(tmp_path)["global_step"] == 3  # the first evaluation, and two without a gain
     assert fit(start, options, *TRAIN, *HELD_OUT).fingerprint == trained.fingerprint
     assert last_state(tmp_path)["global_step"] == 3
+
+
+def test_validation_changes_nothing_about_the_training(start):
+    options = replace(QUICK, save_every=QUICK.steps)
+    assert fit(start, options, *TRAIN, *HELD_OUT).fingerprint == fit(start, options, *TRAIN).fingerprint
+
+
+def test_the_averaged_weights_are_validated_and_returned(start):
+    options = replace(QUICK, averaging=0.2, learning_rate=1e-2, save_every=QUICK.steps, measure="RR")
+    averaged = fit(start, options, *TRAIN, *HELD_OUT)
+    assert averaged.fingerprint != fit(start, replace(options, averaging=None), *TRAIN).fingerprint
+    assert averaged.fingerprint == fit(start, options, *TRAIN).fingerprint
+    assert averaged.history["RR"].iloc[-1] == pytest.approx(reciprocal_rank(averaged, *HELD_OUT), abs=0.02)
+
+
+def test_the_best_state_comes_back_with_the_average_that_it_had(start, tmp_path):
+    longest = pt.apply.doc_score(lambda row: float(len(row["text"])) / 5)
+    frame = HELD_OUT[0]
+    shortest = frame.loc[frame["text"].str.len().groupby(frame["qid"]).idxmin(), ["qid", "docno"]].assign(label=1)
+    options = replace(
+        QUICK, save_every=2, learning_rate=1e-2, teacher=longest, loss=MarginMSE("all"), measure="RR", averaging=0.1,
+        output=tmp_path,
+    )  # fmt: skip
+    trained = fit(start, options, *TRAIN, frame, shortest)
+    best = Path(last_state(tmp_path)["best_model_checkpoint"])
+    assert best.name == "checkpoint-2"
+    average = load_file(best / "averaged.safetensors")
+    assert all(torch.equal(tensor, average[name]) for name, tensor in weights(trained).items() if name in average)
+    assert len(average) > 20
+
+
+def test_an_average_that_is_all_of_the_last_weights_changes_nothing(start):
+    options = replace(QUICK, averaging=1.0)
+    assert fit(start, options, *TRAIN).fingerprint == fit(start, QUICK, *TRAIN).fingerprint
+
+
+def bytes_kept(train):
+    """What autograd keeps for the backward passes, in all."""
+    kept = 0
+
+    def count(tensor):
+        nonlocal kept
+        kept += tensor.nbytes
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        train()
+    return kept
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "electra", "classifier"])
+def test_gradient_checkpointing_keeps_less_for_the_same_training(tokenizer, kind):
+    if kind == "classifier":
+        config = tiny_encoder_config("bert")
+        config.num_labels = 1
+        start = Checkpoint(model=SequenceClassificationModel(config).eval(), tokenizer=tokenizer)
+    else:
+        start = Checkpoint(model=tiny_model(kind), tokenizer=tokenizer)
+    options = replace(QUICK, steps=3, save_every=2)
+    trained = []
+    plain = bytes_kept(lambda: trained.append(fit(start, options, *TRAIN, *HELD_OUT)))
+    saving = bytes_kept(
+        lambda: trained.append(fit(start, replace(options, gradient_checkpointing=True), *TRAIN, *HELD_OUT))
+    )
+    assert saving < plain / 2
+    assert trained[0].fingerprint == trained[1].fingerprint
+    pd.testing.assert_frame_equal(*(one.history.drop(columns="seconds") for one in trained))
+
+
+def test_the_head_has_its_own_learning_rate(start):
+    before = weights(start)
+    trained = weights(fit(start, replace(QUICK, head_learning_rate=1e-30), *TRAIN))
+    unmoved = {name for name, tensor in trained.items() if torch.allclose(tensor, before[name], rtol=0, atol=1e-20)}
+    assert {"_classification_layer.weight", "_classification_layer.bias"} <= unmoved
+    assert not any("attention" in name for name in unmoved)
+    same = fit(start, replace(QUICK, head_learning_rate=QUICK.learning_rate), *TRAIN)
+    assert same.fingerprint == fit(start, QUICK, *TRAIN).fingerprint
+
+
+def test_the_linear_schedule_ends_at_the_final_learning_rate(start):
+    options = replace(QUICK, learning_rate=1e-3, final_learning_rate=1e-4, head_learning_rate=5e-3)
+    # Early versions of the Trainer log the rate of the next step.
+    for trained, last in ((fit(start, options, *TRAIN), 1e-4), (fit(start, QUICK, *TRAIN), 0)):
+        rates, fall = trained.history["learning_rate"], (1e-3 - last) / 12
+        assert np.diff(rates) == pytest.approx(-fall)
+        assert last - 1e-9 <= rates.iloc[-1] <= last + fall + 1e-9
+
+
+def test_weight_decay_pulls_weights_to_zero_but_no_layer_norm(start):
+    options = replace(QUICK, learning_rate=1e-4, schedule="constant")
+    plain, decayed = (weights(fit(start, replace(options, weight_decay=decay), *TRAIN)) for decay in (0.0, 1000.0))
+    dense, norm = "bert_model.encoder.layer.0.output.dense.weight", "bert_model.encoder.layer.0.output.LayerNorm.weight"
+    assert decayed[dense].norm() == pytest.approx(0.9**QUICK.steps * plain[dense].norm().item(), rel=0.05)
+    assert decayed[norm].norm() == pytest.approx(plain[norm].norm().item(), rel=0.01)
+
+
+def test_a_distillation_as_of_the_packaged_model_trains(start):
+    longest = pt.apply.doc_score(lambda row: float(len(row["text"])) / 5)
+    options = replace(
+        QUICK, steps=60, save_every=60, learning_rate=3e-3, teacher=longest,
+        loss=CombinedLoss((MarginMSE(pairs="all"), ListwiseKL()), weights=(0.1, 1.0)), negatives=4, hardest_negatives=2,
+        negative_ranks=(0, 6), averaging=0.002, weight_decay=0.01, head_learning_rate=1e-2, final_learning_rate=6e-5,
+    )  # fmt: skip
+    losses = fit(start, options, *TRAIN).history["loss"]
+    assert losses.iloc[-3:].mean() < 0.7 * losses.iloc[:3].mean()
 
 
 def test_validation_qrels_of_other_queries_are_refused_before_anything_is_trained(start, tmp_path):
@@ -260,6 +381,15 @@ def test_a_published_teacher_file_trains_on_the_pairs_that_it_holds(start, tmp_p
         ({"warmup_steps": -1}, "warmup_steps"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"head_learning_rate": 0.0}, "head_learning_rate"),
+        ({"final_learning_rate": 1e-3}, "final_learning_rate .* below learning_rate=0.001"),
+        ({"final_learning_rate": 1e-5, "schedule": "cosine"}, "final_learning_rate is for schedule='linear'"),
+        ({"weight_decay": -0.1}, "weight_decay"),
+        ({"averaging": 0.0}, "averaging"),
+        ({"averaging": 2}, "averaging"),
+        ({"gradient_checkpointing": "yes"}, "gradient_checkpointing"),
+        ({"hardest_negatives": -1}, "hardest_negatives"),
+        ({"hardest_negatives": 4}, "hardest_negatives is at most negatives=3"),
         ({"loss": Contrastive(), "teacher": TeacherFile("scores.tsv")}, "would not use the teacher"),
     ],
 )

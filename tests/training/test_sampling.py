@@ -80,6 +80,38 @@ def test_another_seed_draws_other_groups():
     assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+def test_the_hardest_negatives_are_in_every_group_and_the_others_are_drawn_from_the_ranks_below():
+    options = TrainingOptions(steps=20, queries_per_step=3, negatives=3, hardest_negatives=2, negative_ranks=(1, 7))
+    candidates = candidates_of(results(depth=8), QRELS)
+    best = {"q0": ["d0-1", "d0-3"], "q1": ["d1-1", "d1-2"], "q2": ["d2-1", "d2-2"]}  # d0-2 is relevant
+    drawn = set()
+    for group in draw_groups(candidates, options):
+        rows = candidates.frame.iloc[group]
+        assert rows["docno"].tolist()[1:3] == best[rows["qid"].iloc[0]]
+        assert len(set(group)) == 4
+        drawn |= {(qid, rank) for qid, rank in zip(rows["qid"][3:], rows["rank"][3:], strict=True)}
+    assert drawn == {("q0", 4), ("q0", 5), ("q0", 6), ("q1", 3), ("q1", 4), ("q1", 5), ("q1", 6),
+                     ("q2", 3), ("q2", 4), ("q2", 6)}  # fmt: skip
+
+
+def test_hardest_negatives_do_with_what_there_is():
+    options = TrainingOptions(steps=1, queries_per_step=3, negatives=5, hardest_negatives=5, negative_ranks=(0, 4))
+    labelled, unlabelled = (
+        draw_groups(candidates_of(results(depth=8), judged, needs_positive=False), options)
+        for judged in (QRELS, qrels([]))
+    )
+    assert sorted(map(len, labelled)) == [4, 4, 5]  # the relevant one of q2 is below the range
+    assert [len(group) for group in unlabelled] == [4, 4, 4]
+
+
+def test_without_hardest_negatives_a_seed_draws_what_it_always_drew():
+    candidates = candidates_of(results(depth=8), QRELS)
+    options = TrainingOptions(steps=2, queries_per_step=3, negatives=3, negative_ranks=(1, 7), seed=5)
+    assert [group.tolist() for group in draw_groups(candidates, options)] == [
+        [8, 9, 11, 13], [21, 20, 22, 17], [2, 5, 1, 3], [21, 17, 19, 20], [2, 3, 1, 6], [8, 13, 14, 12],
+    ]  # fmt: skip
+
+
 def test_order_of_rows_and_index_do_not_matter():
     frame = results()
     shuffled = frame.sample(frac=1, random_state=3)
