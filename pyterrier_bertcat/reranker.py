@@ -103,7 +103,7 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         *,
         batch_size: int = DEFAULT_BATCH_SIZE,
         batch_tokens: int | None = None,
-        max_length: int = 512,
+        max_length: int | None = None,
         max_query_length: int | None = None,
         truncation: str = "longest_first",
         passages: Passages | None = None,
@@ -130,7 +130,9 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
             batch_size: A batch holds up to this many pairs of ``max_length`` tokens, or more shorter pairs with as many
                 tokens together.
             batch_tokens: The most tokens per batch. None: the fastest choice for the device, within ``batch_size``.
-            max_length: The most tokens per pair. Longer pairs are cut.
+            max_length: The most tokens per pair. Longer pairs are cut. None: the checkpoint's own: as many as it was
+                trained with, or else as its tokenizer states (``model_max_length``, if that is below the number of
+                positions), or else 512, or all positions if they are fewer. It is decided when weights are loaded.
             max_query_length: The most tokens per query. None: only ``max_length`` limits it.
             truncation: What to cut: ``"longest_first"``, the longer of query and text; ``"only_text"``; or ``"paper"``,
                 as the authors trained: queries of 30 tokens, texts of 200, 230 in all. See `Truncation`.
@@ -232,20 +234,21 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
 
     def _stored_scorer(self, store: ScoreStore | str | os.PathLike[str]) -> ReadThroughScorer:
         """A scorer for one frame. It looks for the checkpoint's fingerprint anew, in case the files have changed."""
-        from pyterrier_bertcat.store.fingerprints import fingerprint_of
+        from pyterrier_bertcat.store.fingerprints import KnownCheckpoint, known_checkpoint
         from pyterrier_bertcat.store.read_through import ReadThroughScorer
         from pyterrier_bertcat.store.score_store import ScoreStore
 
         store = store if isinstance(store, ScoreStore) else ScoreStore(store)
         with self._lock:
             if self._checkpoint is not None and self._checkpoint[0] == (self.model, self.revision):
-                fingerprint = self.checkpoint.fingerprint
+                known = KnownCheckpoint.of(self.checkpoint)
             else:
-                fingerprint = fingerprint_of(self.model, self.revision, store, lambda: self.checkpoint)
-        settings = {"checkpoint": fingerprint, **ScoringOptions.of(self).facts()}
+                known = known_checkpoint(self.model, self.revision, store, lambda: self.checkpoint)
+        options = ScoringOptions.of(self).with_max_length(known.max_length)
+        settings = {"checkpoint": known.fingerprint, **options.facts()}
 
         def scorer() -> PairScorer:
-            if self.checkpoint.fingerprint != fingerprint:
+            if KnownCheckpoint.of(self.checkpoint) != known:
                 raise CheckpointError(f"the files of {self.model!r} changed during the run: run it again")
             return self.scorer
 
@@ -260,7 +263,8 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
     ) -> BertCatReRanker:
         """Trains on result frames as ``training`` says, takes over the trained weights, and returns self.
 
-        Afterwards ``model`` is the output folder, pinned by ``revision``; without a folder it is a `Checkpoint`.
+        Afterwards ``model`` is the output folder, pinned by ``revision``; without a folder it is a `Checkpoint`. It
+        states the ``max_length`` that it was trained with, so that it reads as much wherever it is loaded.
         Training reads each text once, cut as the options say. ``passages`` are used for validation only.
 
         Args:
@@ -482,11 +486,16 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         if self.calibration is not None:
             identity["calibration"] = Digest.of_pairs(self.calibration)
         if not is_name(self.model):
-            identity["model"] = Digest("in memory", self.checkpoint.fingerprint)
+            identity["model"] = Digest(self._in_memory(), self.checkpoint.fingerprint)
         elif not isinstance(self.model, str):
             # The dot tells a path from a hub id, and from "mini".
             identity["model"] = join(".", self.model)
         return identity
+
+    def _in_memory(self) -> str:
+        """What to call a model object. Equal weights that read more or less of a pair are not equal."""
+        stated = self.checkpoint.stated_max_length
+        return "in memory" if self.max_length or not stated else f"in memory, {stated} tokens,"
 
     def __getstate__(self) -> dict[str, Any]:
         state = self._options()

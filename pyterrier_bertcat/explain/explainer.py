@@ -56,7 +56,7 @@ class Explainer:
         self._tokenizer = copy.deepcopy(checkpoint.tokenizer)  # tokenising changes its settings
         self._score = score
         self._method = method
-        self._scoring = scoring or ScoringOptions()
+        self._scoring = (scoring or ScoringOptions()).for_checkpoint(checkpoint)
         self._verbose = verbose
 
     def explain(self, query: str, text: str) -> Explanation:

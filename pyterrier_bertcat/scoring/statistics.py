@@ -57,6 +57,8 @@ class RunStatistics:
             memory. None if the system does not tell.
         device: Where the model ran.
         dtype: Precision of the encoder.
+        max_length: The most tokens per pair, whether you asked for them or the checkpoint states them. None if all
+            scores came from a store.
         batch_tokens: The most tokens per batch at the end of the run.
         back_offs: How often a batch did not fit in memory and was divided.
 
@@ -86,6 +88,7 @@ class RunStatistics:
     peak_memory_mb: float | None = None
     device: str = ""
     dtype: str = ""
+    max_length: int | None = None
     batch_tokens: int = 0
     back_offs: int = 0
 
