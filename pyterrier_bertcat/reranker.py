@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pyterrier_bertcat.model.checkpoint import Checkpoint
     from pyterrier_bertcat.model.verification import Verification
     from pyterrier_bertcat.pipeline.ensemble import MeanReRanker
+    from pyterrier_bertcat.pipeline.plain_texts import RankedText
     from pyterrier_bertcat.pipeline.pyserini import RerankedHit
     from pyterrier_bertcat.scoring.pair_scorer import PairScorer
     from pyterrier_bertcat.store.read_through import ReadThroughScorer
@@ -419,8 +420,28 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
             self.checkpoint, repo_id, private=private, token=token, revision=revision, commit_message=commit_message
         )
 
+    def rank(self, query: str, texts: Iterable[str]) -> list[RankedText]:
+        """Ranks a plain list of strings: see `pyterrier_bertcat.pipeline.plain_texts.rank`.
+
+        Args:
+            query: The query.
+            texts: The texts, in any number.
+
+        Returns:
+            The ``position``, ``score`` and ``text`` of each, best first; equal scores in the order of the texts.
+
+        Raises:
+            InputError: The query or one of the texts is not a string.
+        """
+        from pyterrier_bertcat.pipeline import plain_texts
+
+        return plain_texts.rank(self, query, texts)
+
     def rerank(self, query: str, hits: Sequence[Any], *, fields: Sequence[str] = ()) -> list[RerankedHit]:
-        """Re-ranks one query's hits, from Pyserini or as tuples: see `pyterrier_bertcat.pipeline.pyserini.rerank`."""
+        """Re-ranks one query's hits, from Pyserini or as tuples: see `pyterrier_bertcat.pipeline.pyserini.rerank`.
+
+        `rank` takes plain strings.
+        """
         from pyterrier_bertcat.pipeline import pyserini
 
         return pyserini.rerank(self, query, hits, fields=fields)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ import pyterrier as pt
 from pyterrier_bertcat.errors import InputError, TruncationWarning
 from pyterrier_bertcat.identity import IdentifiedByOptions
 from pyterrier_bertcat.pipeline.frames import MissingText, query_text_pairs, ranked
+from pyterrier_bertcat.pipeline.plain_texts import RankedText, rank
 from pyterrier_bertcat.scoring.statistics import RunStatistics, truncation_message
 
 if TYPE_CHECKING:
@@ -95,6 +96,15 @@ class MeanReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
         for message in filter(None, dict.fromkeys(warned)):  # members that cut the same pairs say so once
             warnings.warn(message, TruncationWarning, stacklevel=2)
         return ranked(inp, np.array(scores).mean(axis=0, dtype=np.float64).astype(np.float32))
+
+    def rank(self, query: str, texts: Iterable[str]) -> list[RankedText]:
+        """Ranks a plain list of strings, as `BertCatReRanker.rank`."""
+        return rank(self, query, texts)
+
+    @property
+    def text_field(self) -> str:
+        """The column with the documents' text, the same for all members."""
+        return self.rerankers[0].text_field
 
     def load(self) -> MeanReRanker:
         """Loads all members now, so that a timed experiment does not count it; returns self."""
