@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from os.path import join
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import pandas as pd
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from pyterrier_bertcat.training.options import TrainingOptions
 
 _PIN_DIGITS = 16
+_LABEL_CHARACTERS = 20  # that a schematic has room for
 
 
 class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
@@ -90,8 +91,6 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
     """
 
     _not_identity = frozenset({"store", "training", "verbose"})
-    schematic: ClassVar[dict[str, str]] = {"label": "BERT_Cat", "help_url": "https://arxiv.org/abs/2010.02666"}
-
     # What was loaded, each with the options that it was loaded for. (None of these names is "_" and a parameter's name:
     # pt.inspect would take such an attribute for the parameter.)
     _checkpoint: tuple[tuple[object, object], Checkpoint] | None
@@ -494,6 +493,22 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
     def stats(self) -> RunStatistics | None:
         """Time, memory and cut pairs of the last frame; None before the first one. Notebooks show a table."""
         return self._stats
+
+    def schematic(self, *, input_columns: list[str] | None = None) -> dict[str, Any]:
+        """Draws the model's name, and shows the options that you chose beside it (``pt.schematic``)."""
+        settings = self._chosen()
+        if self.store is not None:
+            settings["store"] = str(getattr(self.store, "path", self.store))
+        # Without a help_url, drawing would ask the network.
+        return {"label": self._label(), "settings": settings, "help_url": "https://arxiv.org/abs/2010.02666"}
+
+    def _label(self) -> str:
+        """The model's name, as far as a schematic has room for it."""
+        if self.model == PUBLISHED:
+            return "BERT_Cat"
+        name = (Path(self.model).name or str(self.model)) if is_name(self.model) else "in memory"
+        labels = (f"BERT_Cat {name}", name, f"{name[: _LABEL_CHARACTERS - 1]}…")
+        return next(label for label in labels if len(label) <= _LABEL_CHARACTERS)
 
     def subtransformers(self) -> dict[str, pt.Transformer]:
         """Empty: without it, ``pt.inspect`` would take an empty ``extra_columns`` for a list of transformers."""

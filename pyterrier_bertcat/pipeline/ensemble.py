@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -49,7 +49,6 @@ class MeanReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
     """
 
     _stats: tuple[RunStatistics, ...]
-    schematic: ClassVar[dict[str, str]] = {"label": "mean of BERT_Cats", "help_url": "https://arxiv.org/abs/2010.02666"}
 
     def __init__(self, rerankers: Sequence[Member]) -> None:
         """Keeps the members, and loads nothing.
@@ -119,6 +118,15 @@ class MeanReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self._options(), "_stats": ()}
+
+    def schematic(self, *, input_columns: list[str] | None = None) -> dict[str, Any]:
+        """Draws how many models there are, and shows each with its options beside it (``pt.schematic``)."""
+        count = len(self.rerankers)
+        return {
+            "label": f"mean of {count} model{'s' * (count > 1)}",
+            "settings": {f"model {number}": repr(one) for number, one in enumerate(self.rerankers, start=1)},
+            "help_url": "https://arxiv.org/abs/2010.02666",
+        }
 
     def subtransformers(self) -> dict[str, pt.Transformer]:
         """Empty, so that ``pt.inspect`` doesn't show the members as steps of a pipeline."""
