@@ -204,8 +204,11 @@ class ScoreStore(IdentifiedByOptions, pt.Artifact):  # type: ignore[misc]
         if not self._database.exists:
             return name
         counted = f"{scores:,}" if scores <= _MOST_COUNTED else f"more than {_MOST_COUNTED:,}"
-        lines = [f"{name}: {counted} scores"]
-        lines += [f"  {queries:,} queries: {_described(facts)}" for facts, queries in settings[:_MOST_SETTINGS]]
+        lines = [f"{name}: {counted} score{'s' * (scores != 1)}"]
+        lines += [
+            f"  {queries:,} {'query' if queries == 1 else 'queries'}: {_described(facts)}"
+            for facts, queries in settings[:_MOST_SETTINGS]
+        ]
         if (more := len(settings) - _MOST_SETTINGS) > 0:
             lines.append(f"  and {more} more settings: settings() lists them all")
         return "\n".join(lines)
