@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pyterrier_bertcat.pairs.passages import Passages as Passages
     from pyterrier_bertcat.pairs.truncation import Truncation as Truncation
     from pyterrier_bertcat.pipeline.ensemble import MeanReRanker as MeanReRanker
+    from pyterrier_bertcat.pipeline.plain_texts import RankedText as RankedText
     from pyterrier_bertcat.pipeline.pyserini import json_text as json_text
     from pyterrier_bertcat.reranker import BertCatReRanker as BertCatReRanker
     from pyterrier_bertcat.scoring.pair_scorer import PairScorer as PairScorer
@@ -60,6 +61,7 @@ _HOME = {
     "PairScorer": "scoring.pair_scorer",
     "PairTooLargeError": "errors",
     "Passages": "pairs.passages",
+    "RankedText": "pipeline.plain_texts",
     "RunStatistics": "scoring.statistics",
     "ScoreError": "errors",
     "ScoreStore": "store.score_store",

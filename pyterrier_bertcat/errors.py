@@ -77,7 +77,7 @@ class PairTooLargeError(BertCatError, MemoryError):
         >>> try:
         ...     scores = bertcat.scorer.score(["copy a folder"], ["Copy a file."])
         ... except PairTooLargeError:
-        ...     bertcat.max_length //= 2  # then try again
+        ...     bertcat.max_length = 128  # then try again
     """
 
 

@@ -53,10 +53,15 @@ class IdentifiedByOptions:
     def __hash__(self) -> int:
         return hash((type(self), *self._identity().items()))
 
-    def __repr__(self) -> str:
-        (_, first), *others = self._identity().items()
+    def _chosen(self) -> dict[str, Any]:
+        """The first option, and the others that count and differ from their defaults."""
+        first, *others = self._identity().items()
         defaults = _defaults(type(self))
-        shown = [repr(first), *(f"{name}={value!r}" for name, value in others if value != defaults[name])]
+        return dict([first, *((name, value) for name, value in others if value != defaults[name])])
+
+    def __repr__(self) -> str:
+        first, *others = self._chosen().items()
+        shown = [repr(first[1]), *(f"{name}={value!r}" for name, value in others)]
         return f"{type(self).__name__}({', '.join(shown)})"
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from os.path import join
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pyterrier_bertcat.model.checkpoint import Checkpoint
     from pyterrier_bertcat.model.verification import Verification
     from pyterrier_bertcat.pipeline.ensemble import MeanReRanker
+    from pyterrier_bertcat.pipeline.plain_texts import RankedText
     from pyterrier_bertcat.pipeline.pyserini import RerankedHit
     from pyterrier_bertcat.scoring.pair_scorer import PairScorer
     from pyterrier_bertcat.store.read_through import ReadThroughScorer
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     Row: TypeAlias = "pd.Series[Any] | Mapping[str, Any]"
 
 _PIN_DIGITS = 16
+_LABEL_CHARACTERS = 20  # that a schematic has room for
 
 
 class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
@@ -92,8 +94,6 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
     """
 
     _not_identity = frozenset({"store", "training", "verbose"})
-    schematic: ClassVar[dict[str, str]] = {"label": "BERT_Cat", "help_url": "https://arxiv.org/abs/2010.02666"}
-
     # What was loaded, each with the options that it was loaded for. (None of these names is "_" and a parameter's name:
     # pt.inspect would take such an attribute for the parameter.)
     _checkpoint: tuple[tuple[object, object], Checkpoint] | None
@@ -106,7 +106,7 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         *,
         batch_size: int = DEFAULT_BATCH_SIZE,
         batch_tokens: int | None = None,
-        max_length: int = 512,
+        max_length: int | None = None,
         max_query_length: int | None = None,
         truncation: str = "longest_first",
         passages: Passages | None = None,
@@ -133,7 +133,9 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
             batch_size: A batch holds up to this many pairs of ``max_length`` tokens, or more shorter pairs with as many
                 tokens together.
             batch_tokens: The most tokens per batch. None: the fastest choice for the device, within ``batch_size``.
-            max_length: The most tokens per pair. Longer pairs are cut.
+            max_length: The most tokens per pair. Longer pairs are cut. None: the checkpoint's own: as many as it was
+                trained with, or else as its tokenizer states (``model_max_length``, if that is below the number of
+                positions), or else 512, or all positions if they are fewer. It is decided when weights are loaded.
             max_query_length: The most tokens per query. None: only ``max_length`` limits it.
             truncation: What to cut: ``"longest_first"``, the longer of query and text; ``"only_text"``; or ``"paper"``,
                 as the authors trained: queries of 30 tokens, texts of 200, 230 in all. See `Truncation`.
@@ -235,20 +237,21 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
 
     def _stored_scorer(self, store: ScoreStore | str | os.PathLike[str]) -> ReadThroughScorer:
         """A scorer for one frame. It looks for the checkpoint's fingerprint anew, in case the files have changed."""
-        from pyterrier_bertcat.store.fingerprints import fingerprint_of
+        from pyterrier_bertcat.store.fingerprints import KnownCheckpoint, known_checkpoint
         from pyterrier_bertcat.store.read_through import ReadThroughScorer
         from pyterrier_bertcat.store.score_store import ScoreStore
 
         store = store if isinstance(store, ScoreStore) else ScoreStore(store)
         with self._lock:
             if self._checkpoint is not None and self._checkpoint[0] == (self.model, self.revision):
-                fingerprint = self.checkpoint.fingerprint
+                known = KnownCheckpoint.of(self.checkpoint)
             else:
-                fingerprint = fingerprint_of(self.model, self.revision, store, lambda: self.checkpoint)
-        settings = {"checkpoint": fingerprint, **ScoringOptions.of(self).facts()}
+                known = known_checkpoint(self.model, self.revision, store, lambda: self.checkpoint)
+        options = ScoringOptions.of(self).with_max_length(known.max_length)
+        settings = {"checkpoint": known.fingerprint, **options.facts()}
 
         def scorer() -> PairScorer:
-            if self.checkpoint.fingerprint != fingerprint:
+            if KnownCheckpoint.of(self.checkpoint) != known:
                 raise CheckpointError(f"the files of {self.model!r} changed during the run: run it again")
             return self.scorer
 
@@ -263,8 +266,9 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
     ) -> BertCatReRanker:
         """Trains on result frames as ``training`` says, takes over the trained weights, and returns self.
 
-        Afterwards ``model`` is the output folder, pinned by ``revision``; without a folder it is a `Checkpoint`. How
-        the training went is in `training_history`.
+        Afterwards ``model`` is the output folder, pinned by ``revision``; without a folder it is a `Checkpoint`. It
+        states the ``max_length`` that it was trained with, so that it reads as much wherever it is loaded. How the
+        training went is in `training_history`.
 
         Training reads each text once, cut as the options say. ``passages`` are used for validation only.
 
@@ -474,8 +478,28 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
             self.checkpoint, repo_id, private=private, token=token, revision=revision, commit_message=commit_message
         )
 
+    def rank(self, query: str, texts: Iterable[str]) -> list[RankedText]:
+        """Ranks a plain list of strings: see `pyterrier_bertcat.pipeline.plain_texts.rank`.
+
+        Args:
+            query: The query.
+            texts: The texts, in any number.
+
+        Returns:
+            The ``position``, ``score`` and ``text`` of each, best first; equal scores in the order of the texts.
+
+        Raises:
+            InputError: The query or one of the texts is not a string.
+        """
+        from pyterrier_bertcat.pipeline import plain_texts
+
+        return plain_texts.rank(self, query, texts)
+
     def rerank(self, query: str, hits: Sequence[Any], *, fields: Sequence[str] = ()) -> list[RerankedHit]:
-        """Re-ranks one query's hits, from Pyserini or as tuples: see `pyterrier_bertcat.pipeline.pyserini.rerank`."""
+        """Re-ranks one query's hits, from Pyserini or as tuples: see `pyterrier_bertcat.pipeline.pyserini.rerank`.
+
+        `rank` takes plain strings.
+        """
         from pyterrier_bertcat.pipeline import pyserini
 
         return pyserini.rerank(self, query, hits, fields=fields)
@@ -544,6 +568,22 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         """Time, memory and cut pairs of the last frame; None before the first one. Notebooks show a table."""
         return self._stats
 
+    def schematic(self, *, input_columns: list[str] | None = None) -> dict[str, Any]:
+        """Draws the model's name, and shows the options that you chose beside it (``pt.schematic``)."""
+        settings = self._chosen()
+        if self.store is not None:
+            settings["store"] = str(getattr(self.store, "path", self.store))
+        # Without a help_url, drawing would ask the network.
+        return {"label": self._label(), "settings": settings, "help_url": "https://arxiv.org/abs/2010.02666"}
+
+    def _label(self) -> str:
+        """The model's name, as far as a schematic has room for it."""
+        if self.model == PUBLISHED:
+            return "BERT_Cat"
+        name = (Path(self.model).name or str(self.model)) if is_name(self.model) else "in memory"
+        labels = (f"BERT_Cat {name}", name, f"{name[: _LABEL_CHARACTERS - 1]}…")
+        return next(label for label in labels if len(label) <= _LABEL_CHARACTERS)
+
     def subtransformers(self) -> dict[str, pt.Transformer]:
         """Empty: without it, ``pt.inspect`` would take an empty ``extra_columns`` for a list of transformers."""
         return {}
@@ -556,11 +596,16 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         if self.calibration is not None:
             identity["calibration"] = Digest.of_pairs(self.calibration)
         if not is_name(self.model):
-            identity["model"] = Digest("in memory", self.checkpoint.fingerprint)
+            identity["model"] = Digest(self._in_memory(), self.checkpoint.fingerprint)
         elif not isinstance(self.model, str):
             # The dot tells a path from a hub id, and from "mini".
             identity["model"] = join(".", self.model)
         return identity
+
+    def _in_memory(self) -> str:
+        """What to call a model object. Equal weights that read more or less of a pair are not equal."""
+        stated = self.checkpoint.stated_max_length
+        return "in memory" if self.max_length or not stated else f"in memory, {stated} tokens,"
 
     def __getstate__(self) -> dict[str, Any]:
         state = self._options()

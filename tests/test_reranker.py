@@ -20,6 +20,7 @@ from pandas.testing import assert_frame_equal
 
 from pyterrier_bertcat.errors import CheckpointError, InputError, ScoreError
 from pyterrier_bertcat.model.checkpoint import Checkpoint
+from pyterrier_bertcat.model.names import PUBLISHED
 from pyterrier_bertcat.pairs.passages import Passages
 from pyterrier_bertcat.reranker import BertCatReRanker
 from pyterrier_bertcat.training.options import TrainingOptions
@@ -212,9 +213,42 @@ def test_inspection_after_loading_finds_the_options_and_not_the_network(bertcat,
 def test_the_schematic_needs_no_network():
     schematic = pt.schematic.transformer_schematic(BertCatReRanker("mini"))
     assert schematic["help_url"].startswith("https://")
-    assert len(schematic["label"]) <= 20
     assert set(schematic["input_columns"]) == {"qid", "query", "docno", "text"}
-    assert "help_url" in BertCatReRanker.schematic  # without one, drawing asks the network for it
+
+
+@pytest.mark.parametrize(
+    ("model", "label"),
+    [
+        (PUBLISHED, "BERT_Cat"),
+        ("mini", "BERT_Cat mini"),
+        ("cross-encoder/ms-marco-electra-base", "ms-marco-electra-base"[:19] + "…"),
+        ("cross-encoder/stsb-roberta-base", "stsb-roberta-base"),
+        (Path("runs") / "first", "BERT_Cat first"),
+        (".", "BERT_Cat ."),
+    ],
+)
+def test_a_schematic_names_the_model_in_at_most_20_characters(model, label):
+    assert len(label) <= 20
+    assert pt.schematic.transformer_schematic(BertCatReRanker(model))["label"] == label
+
+
+def test_a_schematic_shows_the_options_that_were_chosen(tmp_path, tiny_checkpoint):
+    chosen = BertCatReRanker("mini", max_length=96, passages=Passages(), store=tmp_path)
+    shown = {"model": "mini", "max_length": 96, "passages": Passages(), "store": str(tmp_path)}
+    assert pt.schematic.transformer_schematic(chosen)["settings"] == shown
+    html = pt.schematic.draw(chosen)
+    assert "<th>max_length</th><td>96</td>" in html
+    assert "batch_size" not in html
+    in_memory = pt.schematic.transformer_schematic(BertCatReRanker(tiny_checkpoint))
+    assert in_memory["label"] == "BERT_Cat in memory"
+    assert len(str(in_memory["settings"])) < 80
+    mean = BertCatReRanker.mean([BertCatReRanker("mini", max_length=96), BertCatReRanker("mini")])
+    drawn = pt.schematic.transformer_schematic(mean)
+    assert drawn["label"] == "mean of 2 models"
+    assert drawn["settings"] == {
+        "model 1": "BertCatReRanker('mini', max_length=96)",
+        "model 2": "BertCatReRanker('mini')",
+    }
 
 
 # Copies

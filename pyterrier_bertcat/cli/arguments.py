@@ -58,9 +58,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds how a long job behaves."""
-    parser.add_argument(
-        "--max-length", type=at_least_one, metavar="TOKENS", help="cut pairs to this many tokens (default: 512)"
-    )
+    length_help = "cut pairs to this many tokens (default: what the checkpoint states, else 512)"
+    parser.add_argument("--max-length", type=at_least_one, metavar="TOKENS", help=length_help)
     parser.add_argument("--dry-run", action="store_true", help="check everything, say what there is to do, and stop")
     parser.add_argument("--quiet", action="store_true", help="show neither progress nor a summary")
 

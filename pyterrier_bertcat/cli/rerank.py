@@ -148,7 +148,7 @@ def _described(candidates: RunCandidates, reranker: BertCatReRanker) -> str:
 
     from pyterrier_bertcat.scoring.options import ScoringOptions
 
-    rows, options = candidates.rows, ScoringOptions.of(reranker)
+    rows, options = candidates.rows, ScoringOptions.of(reranker).for_checkpoint(reranker.checkpoint)
     scored = rows if reranker.depth is None else rows[rows["rank"] < reranker.depth]
     pairs = {(candidates.queries[q], candidates.texts[d]) for q, d in zip(scored["qid"], scored["docno"], strict=True)}
     characters = np.array([(len(query), len(text)) for query, text in pairs])

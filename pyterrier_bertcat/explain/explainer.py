@@ -52,6 +52,7 @@ class Explainer:
         self._tokenizer = copy.deepcopy(checkpoint.tokenizer)  # tokenising changes its settings
         self._scorer = copy.copy(scorer)  # it shares all but the next line and the figures of its last call
         self._scorer.verbose = False  # one bar for a whole explanation, not one for each call
+        self._scoring = scorer.options.for_checkpoint(checkpoint)
         self._method = method
         self._verbose = verbose
 
@@ -91,7 +92,7 @@ class Explainer:
         """Explains pairs one after the other, with one progress bar for all of them."""
         queries, texts = checked_pairs(queries, texts)
         pairs = list(zip(queries, texts, strict=True))
-        cut = self._scorer.options.truncation
+        cut = self._scoring.truncation
         readings = [read_pair(self._tokenizer, query, text, cut=cut) for query, text in pairs]
         with Progress.shown(self._verbose, total=sum(map(self._least_work, readings))) as progress:
             return [
@@ -119,7 +120,7 @@ class Explainer:
                 self._checkpoint.model,
                 int(self._tokenizer.pad_token_id),
                 reading,
-                device=self._scorer.options.device,
+                device=self._scoring.device,
                 progress=progress,
             )
         strings = {"query": query, "text": text}

@@ -6,10 +6,10 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import huggingface_hub
 import torch
@@ -23,8 +23,10 @@ from pyterrier_bertcat.model.config import CONFIG_FILE, BertCatConfig, read_conf
 from pyterrier_bertcat.model.fingerprint import checkpoint_digest
 from pyterrier_bertcat.model.hub import hub_folder, is_hub_name
 from pyterrier_bertcat.model.names import PACKAGED, PIN, is_pin, packaged_folder
-from pyterrier_bertcat.model.tokenizer import check_vocabulary, load_tokenizer, save_tokenizer
+from pyterrier_bertcat.model.tokenizer import check_vocabulary, load_tokenizer, save_tokenizer, with_max_length
 from pyterrier_bertcat.model.weights import SAFETENSORS_FILE, build_and_fill, read_weights
+
+AnyCheckpoint = TypeVar("AnyCheckpoint", bound="Checkpoint")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +56,26 @@ class Checkpoint:
         It is computed at first use and then kept, so read it before you cast or train the model in place.
         """
         return checkpoint_digest(self.model, self.tokenizer)
+
+    @property
+    def stated_max_length(self) -> int | None:
+        """How many tokens of a pair the checkpoint says to read; None if it says nothing.
+
+        This is the tokenizer's ``model_max_length`` (in ``tokenizer_config.json``), which sentence-transformers reads
+        too, and which `fit` sets. A number that only repeats the model's positions says nothing, unless
+        ``trained_max_length`` in the configuration confirms that the checkpoint was trained with so many.
+        """
+        stated: object = getattr(self.tokenizer, "model_max_length", None)
+        if not isinstance(stated, int) or isinstance(stated, bool) or stated < 1:
+            return None
+        confirmed = stated == getattr(getattr(self.model, "config", None), "trained_max_length", None)
+        positions = self.model.max_positions
+        return stated if stated < positions or (confirmed and stated == positions) else None
+
+    def trained_at(self: AnyCheckpoint, max_length: int) -> AnyCheckpoint:
+        """The same model, changed to state this number as its `stated_max_length`, with a tokenizer of its own."""
+        self.model.config.trained_max_length = max_length
+        return replace(self, tokenizer=with_max_length(self.tokenizer, max_length))
 
 
 def load_checkpoint(name: str | Path, *, revision: str | None = None) -> Checkpoint:

@@ -59,6 +59,7 @@ class BertCatConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         trainable: Whether the encoder's weights take gradients.
         encoder: The encoder's own configuration as a JSON object with its ``model_type``. None looks up ``bert_model``.
         known_scores: Scores that these weights are known to give, as objects with ``query``, ``text`` and ``score``.
+        trained_max_length: How many tokens of a pair the model was trained to read; see `Checkpoint.stated_max_length`.
         **kwargs: As for every Hugging Face configuration.
 
     Example:
@@ -76,6 +77,7 @@ class BertCatConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         trainable: bool = True,
         encoder: dict[str, Any] | None = None,
         known_scores: list[dict[str, Any]] | None = None,
+        trained_max_length: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -83,6 +85,7 @@ class BertCatConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         self.trainable = trainable
         self.encoder = encoder
         self.known_scores = known_scores
+        self.trained_max_length = trained_max_length
 
     @classmethod
     def from_encoder_config(cls, encoder_config: PretrainedConfig, bert_model: str | None = None) -> BertCatConfig:

@@ -33,7 +33,7 @@ _TRAINING = {
 _FILES = {
     "architectures", "auto_map", "bert_model", "known_scores", "name_or_path", "prefix",
     "sbert_ce_default_activation_function", "sentence_transformers", "task_specific_params", "tokenizer_class",
-    "transformers_version",
+    "trained_max_length", "transformers_version",
 }  # fmt: skip
 _EXECUTION = {
     "attn_implementation", "chunk_size_feed_forward", "dtype", "output_attentions", "output_hidden_states",

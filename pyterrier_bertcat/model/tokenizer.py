@@ -90,6 +90,13 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerFast, embedding_rows: int, *,
         )
 
 
+def with_max_length(tokenizer: PreTrainedTokenizerFast, max_length: int) -> PreTrainedTokenizerFast:
+    """A copy of a tokenizer that states how many tokens to read. It cuts nothing by itself."""
+    stating = copy.deepcopy(tokenizer)
+    stating.model_max_length = max_length
+    return stating
+
+
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Writes a tokenizer, without the limits on length that its last use may have left in it."""
     clean = copy.deepcopy(tokenizer)

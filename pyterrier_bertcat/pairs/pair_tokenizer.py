@@ -25,7 +25,7 @@ from pyterrier_bertcat.pairs.batches import EncodedPairs
 from pyterrier_bertcat.pairs.layout import Int32Array, Int64Array, PairLayout
 from pyterrier_bertcat.pairs.passages import Passages, Windows
 from pyterrier_bertcat.pairs.strings import numbered
-from pyterrier_bertcat.pairs.truncation import Truncation
+from pyterrier_bertcat.pairs.truncation import DEFAULT_MAX_LENGTH, Truncation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -83,7 +83,7 @@ class PairTokenizer:
         except ValueError as error:
             raise self._layout_error() from error
         special = self._layouts[0].size
-        for length in (512, special + 8):  # whole and cut
+        for length in (DEFAULT_MAX_LENGTH, special + 8):  # whole and cut
             self._truncation, self._passages = Truncation(max_length=length), None
             self._check_layout()
         self._truncation, self._passages = truncation or Truncation(), passages

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from pyterrier_bertcat.errors import one_of, whole_number
 from pyterrier_bertcat.pairs.layout import Int64Array
 
 STRATEGIES = ("longest_first", "only_text", "paper")
+DEFAULT_MAX_LENGTH = 512  # tokens of a pair, if neither you nor the checkpoint says anything else
 _PAPER_QUERY, _PAPER_TEXT, _PAPER_PAIR = 30, 200, 230  # tokens
 
 
@@ -18,7 +19,8 @@ class Truncation:
     """How pairs are cut. All lengths count the tokenizer's tokens.
 
     Attributes:
-        max_length: The most tokens of a pair, special tokens included.
+        max_length: The most tokens of a pair, special tokens included. None: the checkpoint's own (see
+            `BertCatReRanker`), or 512 if there is no checkpoint; ``"paper"`` keeps its 230.
         max_query_length: The most tokens of a query. It applies before ``max_length`` does. None: no limit of its own.
         strategy: ``"longest_first"``: the longer of query and text is cut first, and both to halves if both are too
             long, as the tokenizer itself does. ``"only_text"``: the query stays whole, unless it alone is too long.
@@ -34,19 +36,26 @@ class Truncation:
                [200, 197]])
     """
 
-    max_length: int = 512
+    max_length: int | None = None
     max_query_length: int | None = None
     strategy: str = "longest_first"
 
     def __post_init__(self) -> None:
-        whole_number("max_length", self.max_length)
+        whole_number("max_length", self.max_length, or_none=True)
         whole_number("max_query_length", self.max_query_length, or_none=True)
         one_of("strategy", self.strategy, STRATEGIES)
 
     @property
     def pair_length(self) -> int:
         """The most tokens of a pair."""
-        return min(self.max_length, _PAPER_PAIR) if self.strategy == "paper" else self.max_length
+        length = self.max_length or DEFAULT_MAX_LENGTH
+        return min(length, _PAPER_PAIR) if self.strategy == "paper" else length
+
+    def filled_in(self, checkpoint_length: int) -> Truncation:
+        """The same with a number as ``max_length``: that of the checkpoint, if you asked for none."""
+        if self.max_length is not None:
+            return self
+        return replace(self, max_length=DEFAULT_MAX_LENGTH if self.strategy == "paper" else checkpoint_length)
 
     def query_tokens(self, queries: Int64Array) -> Int64Array:
         """Applies the limits for queries alone: tokens of each query, int64 (n,) -> int64 (n,)."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ import pyterrier as pt
 from pyterrier_bertcat.errors import InputError, TruncationWarning
 from pyterrier_bertcat.identity import IdentifiedByOptions
 from pyterrier_bertcat.pipeline.frames import MissingText, query_text_pairs, ranked
+from pyterrier_bertcat.pipeline.plain_texts import RankedText, rank
 from pyterrier_bertcat.scoring.statistics import RunStatistics, truncation_message
 
 if TYPE_CHECKING:
@@ -48,7 +49,6 @@ class MeanReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
     """
 
     _stats: tuple[RunStatistics, ...]
-    schematic: ClassVar[dict[str, str]] = {"label": "mean of BERT_Cats", "help_url": "https://arxiv.org/abs/2010.02666"}
 
     def __init__(self, rerankers: Sequence[Member]) -> None:
         """Keeps the members, and loads nothing.
@@ -96,6 +96,15 @@ class MeanReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
             warnings.warn(message, TruncationWarning, stacklevel=2)
         return ranked(inp, np.array(scores).mean(axis=0, dtype=np.float64).astype(np.float32))
 
+    def rank(self, query: str, texts: Iterable[str]) -> list[RankedText]:
+        """Ranks a plain list of strings, as `BertCatReRanker.rank`."""
+        return rank(self, query, texts)
+
+    @property
+    def text_field(self) -> str:
+        """The column with the documents' text, the same for all members."""
+        return self.rerankers[0].text_field
+
     def load(self) -> MeanReRanker:
         """Loads all members now, so that a timed experiment does not count it; returns self."""
         for member in self.rerankers:
@@ -109,6 +118,15 @@ class MeanReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self._options(), "_stats": ()}
+
+    def schematic(self, *, input_columns: list[str] | None = None) -> dict[str, Any]:
+        """Draws how many models there are, and shows each with its options beside it (``pt.schematic``)."""
+        count = len(self.rerankers)
+        return {
+            "label": f"mean of {count} model{'s' * (count > 1)}",
+            "settings": {f"model {number}": repr(one) for number, one in enumerate(self.rerankers, start=1)},
+            "help_url": "https://arxiv.org/abs/2010.02666",
+        }
 
     def subtransformers(self) -> dict[str, pt.Transformer]:
         """Empty, so that ``pt.inspect`` doesn't show the members as steps of a pipeline."""

@@ -70,7 +70,9 @@ class json_text(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]  # n
 class ReRanker(Protocol):
     """The part of a `BertCatReRanker` that re-ranks hits."""
 
-    text_field: str
+    @property
+    def text_field(self) -> str:
+        """The column with the documents' text."""
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Returns the rows of a result frame with new scores, best first."""
@@ -168,6 +170,11 @@ def _read(hit: Hit, fields: Sequence[str]) -> RerankedHit:
                 f"expected a hit with docid, score and lucene_document, or (docid, score, text), got {hit!r}"
             )
         return RerankedHit(*hit)
+    if isinstance(hit, str):
+        raise InputError(
+            f"expected a hit with docid, score and lucene_document, or (docid, score, text), got the text {hit!r:.80}: "
+            "for a list of texts, use rank(query, texts)"
+        )
     docid, document = hit.docid, hit.lucene_document
     # An index made with --storeRaw has "raw", one made with --storeContents has "contents".
     stored = None if document is None else document.get("raw") or document.get("contents")

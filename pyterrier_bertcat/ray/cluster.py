@@ -76,7 +76,8 @@ def facts_there(ray: Any, reranker: BertCatReRanker, each: dict[str, float], *, 
 
     This process may run on a machine without a GPU, or with another CPU.
     """
-    asked = ray.remote(**each)(ScoringOptions.facts).remote(ScoringOptions.of(reranker))
+    options = ScoringOptions.of(reranker).for_checkpoint(reranker.checkpoint)
+    asked = ray.remote(**each)(ScoringOptions.facts).remote(options)
     return answers(ray, [asked], each, timeout_s=timeout_s)[0]
 
 

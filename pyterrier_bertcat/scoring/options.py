@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pyterrier_bertcat.errors import InputError, one_of, whole_number
@@ -10,11 +10,12 @@ from pyterrier_bertcat.identity import Digest
 from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer
 from pyterrier_bertcat.pairs.passages import Passages
 from pyterrier_bertcat.pairs.planning import DEFAULT_BATCH_SIZE
-from pyterrier_bertcat.pairs.truncation import STRATEGIES, Truncation
+from pyterrier_bertcat.pairs.truncation import DEFAULT_MAX_LENGTH, STRATEGIES, Truncation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from pyterrier_bertcat.model.checkpoint import Checkpoint
     from pyterrier_bertcat.scoring.backends import Backend
 
 DTYPES = {
@@ -89,6 +90,25 @@ class ScoringOptions:
         others = (option.name for option in fields(cls) if option.name != "truncation")
         return cls(truncation=truncation, **{name: getattr(reranker, name) for name in others})
 
+    def for_checkpoint(self, checkpoint: Checkpoint) -> ScoringOptions:
+        """The same with a number as ``max_length``: the `own_max_length` of the checkpoint, if you asked for none.
+
+        Raises:
+            InputError: Pairs would have more tokens than the model has positions.
+        """
+        options = self.with_max_length(own_max_length(checkpoint))
+        most_tokens, positions = options.truncation.pair_length, checkpoint.model.max_positions
+        if most_tokens > positions:
+            raise InputError(
+                f"max_length={most_tokens} is more than the {positions} positions of the model "
+                f"({checkpoint.source}): use max_length={positions} or less"
+            )
+        return options
+
+    def with_max_length(self, own: int) -> ScoringOptions:
+        """`for_checkpoint`, for a checkpoint that isn't loaded but whose `own_max_length` is known."""
+        return replace(self, truncation=self.truncation.filled_in(own))
+
     @property
     def precision(self) -> str:
         """The precision that ``dtype`` means on this machine, such as ``"float32"``. Imports torch only if needed."""
@@ -115,13 +135,16 @@ class ScoringOptions:
         Stores and jobs reuse a score only if these facts are equal.
 
         Raises:
-            InputError: The backend is an object, which has no such facts.
+            InputError: The backend is an object, which has no such facts; or ``max_length`` is None, which means
+                another number for another checkpoint: ask `for_checkpoint` for the options with that number.
         """
         if not isinstance(self.backend, str):
             raise InputError(
                 f"stores and jobs need backend='torch' or 'openvino', got {self.backend!r}: they could not tell later "
                 "which scores it computed"
             )
+        if self.truncation.max_length is None:
+            raise InputError("max_length=None is no fact without a checkpoint: use for_checkpoint(checkpoint).facts()")
         facts = {name: _as_json(value) for name, value in vars(self).items() if name not in _ONLY_TIME}
         facts["dtype"] = self.precision
         if self.dtype == "int8":  # what stays unquantised is in bfloat16 on the CPUs that are fast at it
@@ -162,6 +185,15 @@ class ScoringOptions:
         if self.dtype != "int8":
             raise InputError(f"calibration is for dtype='int8', got dtype={self.dtype!r}: leave calibration out")
         object.__setattr__(self, "calibration", tuple((query, text) for query, text in pairs))
+
+
+def own_max_length(checkpoint: Checkpoint) -> int:
+    """What ``max_length=None`` means for a checkpoint, in tokens.
+
+    It is what the checkpoint states (see `Checkpoint.stated_max_length`), or else 512, or all positions of the model if
+    those are fewer.
+    """
+    return checkpoint.stated_max_length or min(DEFAULT_MAX_LENGTH, checkpoint.model.max_positions)
 
 
 def _as_json(value: Any) -> Any:

@@ -24,7 +24,7 @@ import numpy as np
 import pyterrier as pt
 from numpy.typing import NDArray
 
-from pyterrier_bertcat.errors import InputError, PairTooLargeError, ScoreError
+from pyterrier_bertcat.errors import PairTooLargeError, ScoreError
 from pyterrier_bertcat.pairs.batches import PairBatch
 from pyterrier_bertcat.pairs.planning import plan_batches, smaller_budget
 from pyterrier_bertcat.pairs.strings import DistinctPairs, checked_pairs
@@ -91,22 +91,22 @@ class PairScorer:
         self.options = ScoringOptions(**{name: _by_name(value) for name, value in options.items()})
         self.verbose = verbose
         self.stats: RunStatistics | None = None
-        self._tokenizer = self.options.pair_tokenizer(checkpoint.tokenizer)
-        most_tokens, positions = self._tokenizer.most_tokens, checkpoint.model.max_positions
-        if most_tokens > positions:
-            raise InputError(
-                f"max_length={most_tokens} is more than the {positions} positions of the model "
-                f"({checkpoint.source}): use max_length={positions} or less"
-            )
-        self._backend = _backend(checkpoint, self.options)
+        used = self.options.for_checkpoint(checkpoint)
+        self._tokenizer = used.pair_tokenizer(checkpoint.tokenizer)
+        self._backend = _backend(checkpoint, used)
         fastest = self.options.batch_tokens or self._backend.default_batch_tokens
-        self._batch_tokens = min(fastest, self.options.batch_size * most_tokens)
+        self._batch_tokens = min(fastest, self.options.batch_size * self.max_length)
         self._budget_lock = threading.Lock()
 
     @property
     def passages(self) -> Passages | None:
         """How texts are divided into passages; None if they are cut."""
         return self.options.passages
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens of a pair: what you asked for, or else what the checkpoint states."""
+        return self._tokenizer.most_tokens
 
     def score(self, queries: Sequence[str], texts: Sequence[str]) -> Scores:
         """Scores ``queries[i]`` with ``texts[i]``.
@@ -165,6 +165,7 @@ class PairScorer:
         scored = scored.take(pairs.of_row)
         run.count_cut(scored.cut)
         run.tokens_lost = int(scored.lost.sum())
+        run.max_length = self.max_length
         run.device, run.dtype = self._backend.device_name, self._backend.dtype_name
         run.batch_tokens, run.peak_memory_mb = self._batch_tokens, self._backend.peak_memory_mb()
         run.seconds = time.perf_counter() - began

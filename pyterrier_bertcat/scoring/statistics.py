@@ -57,6 +57,8 @@ class RunStatistics:
             memory. None if the system does not tell.
         device: Where the model ran.
         dtype: Precision of the encoder.
+        max_length: The most tokens per pair, whether you asked for them or the checkpoint states them. None if all
+            scores came from a store.
         batch_tokens: The most tokens per batch at the end of the run.
         back_offs: How often a batch did not fit in memory and was divided.
 
@@ -86,6 +88,7 @@ class RunStatistics:
     peak_memory_mb: float | None = None
     device: str = ""
     dtype: str = ""
+    max_length: int | None = None
     batch_tokens: int = 0
     back_offs: int = 0
 
@@ -124,14 +127,46 @@ class RunStatistics:
         table: pd.DataFrame = pd.DataFrame([self._figures()])
         return table
 
-    def __str__(self) -> str:
-        return "\n".join(f"{name.replace('_', ' ')}: {_shown(value)}" for name, value in self._figures().items())
+    def __repr__(self) -> str:
+        described = self._described()
+        width = max(map(len, described))
+        return "\n".join(f"{label:<{width}}  {text}" for label, text in described.items())
 
     def _repr_html_(self) -> str:
-        table: pd.DataFrame = self.to_dataframe().map(_shown).T
-        table.index = table.index.str.replace("_", " ")
-        html: str = table.to_html(header=False)
+        table: pd.DataFrame = pd.DataFrame({"": self._described()})
+        with pd.option_context("display.max_colwidth", None):
+            html: str = table.to_html(header=False)
         return html
+
+    def _described(self) -> dict[str, str]:
+        """The figures for people, by what they are about."""
+        scored = _count(self.distinct_pairs, "different pair")
+        stored = f", {self.from_store:,} of them from a store" if self.from_store else ""
+        described = {
+            "pairs": f"{self.pairs:,} in {_shown(self.seconds)} s: {_shown(self.pairs_per_second)} per second{stored}",
+            "cut": "none",
+        }
+        if self.truncated_pairs:
+            queries, texts = _count(self.truncated_queries, "query", "queries"), _count(self.truncated_texts, "text")
+            described["cut"] = (
+                f"{_count(self.truncated_pairs, 'pair')} ({self.truncated_share:.1%}): {queries} and {texts}"
+            )
+            if self.tokens_lost:
+                described["cut"] += f", which lost {_count(self.tokens_lost, 'token')}"
+        if self.rows:
+            limit = f", each at most {self.max_length:,} long" if self.max_length else ""
+            padding = f"; {self.padding_share:.0%} of what the model read was padding" if self.padding_share else ""
+            rows = f"{_count(self.rows, 'row')} with {_count(self.tokens, 'token')} in all{limit}{padding}"
+            described |= {
+                "scored": f"{scored}, read in {rows}",
+                "time": f"{_shown(self.scoring_seconds)} s in the model, {_shown(self.tokenising_seconds)} s on tokens",
+                "device": f"{self.device} in {self.dtype}, in batches of up to {_count(self.batch_tokens, 'token')}",
+            }
+            if self.back_offs:
+                described["device"] += f"; {_count(self.back_offs, 'batch', 'batches')} did not fit in memory"
+        if self.peak_memory_mb is not None:
+            described["memory"] = f"{_shown(self.peak_memory_mb)} MB at most so far"
+        return described
 
     def _figures(self) -> dict[str, Any]:
         return {**asdict(self), "pairs_per_second": self.pairs_per_second, "truncated_share": self.truncated_share}
@@ -173,7 +208,9 @@ def warn_of_truncation(
         warnings.warn(message, TruncationWarning, stacklevel=stacklevel + 1)
 
 
-def _shown(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+def _shown(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def _count(number: int, one: str, several: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else several or one + 's'}"

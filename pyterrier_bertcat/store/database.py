@@ -39,6 +39,10 @@ SELECT facts, count(queries.id), coalesce(sum(pairs), 0) FROM settings
 LEFT JOIN queries ON settings.id = queries.settings LEFT JOIN pairs ON queries.id = pairs.query
 GROUP BY settings.id ORDER BY settings.id
 """
+_SETTINGS = """
+SELECT facts, count(queries.id) FROM settings LEFT JOIN queries ON settings.id = queries.settings
+GROUP BY settings.id ORDER BY settings.id
+"""
 _SCANNED_PER_LOOK_UP = 20  # stored pairs that are scanned in the time of one look-up
 _QUERIES_AT_ONCE = 64  # of about a thousand pairs: few enough for the processor's cache
 
@@ -133,6 +137,21 @@ class ScoreDatabase:
             return []
         with self.file.reading() as connection:
             return connection.execute(_COUNTS).fetchall()
+
+    def outline(self, *, most: int) -> tuple[int, list[tuple[str, int]]]:
+        """Says quickly what is stored.
+
+        Args:
+            most: Stops to count scores beyond this number, because that takes a second for tens of millions.
+
+        Returns:
+            How many scores there are, at most ``most + 1``; and each settings, with its number of queries.
+        """
+        if not self.exists:
+            return 0, []
+        with self.file.reading() as connection:
+            scores = int(_first(connection, "SELECT count(*) FROM (SELECT 1 FROM scores LIMIT ?)", most + 1))
+            return scores, connection.execute(_SETTINGS).fetchall()
 
     def note(self, name: str) -> str | None:
         """Returns the note of this name, or None."""

@@ -23,6 +23,9 @@ from pyterrier_bertcat.store.pair_hashes import HashedPairs
 _FILE = "scores.sqlite3"
 _META_FILE = "pt_meta.json"
 _QUERIES_PER_ROW_GROUP = 256
+# What a ``repr`` shows.
+_MOST_COUNTED, _MOST_SETTINGS, _DIGITS = 1_000_000, 5, 8
+_FINGERPRINT = 64  # digits
 
 Settings = Mapping[str, Any]
 
@@ -39,8 +42,9 @@ class ScoreStore(IdentifiedByOptions, pt.Artifact):  # type: ignore[misc]
     use it at a time: give each its own store, and `merge` them. A process that is killed leaves everything that it had
     committed. A damaged file gives an error or fewer scores, but never a wrong score: each is stored with a check.
 
-    Nothing is read before the first use, and nothing is made before the first write. Stores are equal if their paths
-    are, and pickle as their path. Share one with ``store.to_hf(...)`` and ``ScoreStore.from_hf(...)``.
+    Nothing is read before the first use, and nothing is made before the first write. A ``repr`` says how many scores
+    there are (it counts up to a million) and by which settings. Stores are equal if their paths are, and pickle as
+    their path. Share one with ``store.to_hf(...)`` and ``ScoreStore.from_hf(...)``.
 
     Example:
         >>> import pandas as pd
@@ -191,6 +195,24 @@ class ScoreStore(IdentifiedByOptions, pt.Artifact):  # type: ignore[misc]
         """Closes the file, so that you can copy it. The next use opens it again."""
         self._database.file.close()
 
+    def __repr__(self) -> str:
+        name = super().__repr__()
+        try:
+            scores, settings = self._database.outline(most=_MOST_COUNTED)
+        except StoreError as error:
+            return f"{name}: can't be read ({error})"
+        if not self._database.exists:
+            return name
+        counted = f"{scores:,}" if scores <= _MOST_COUNTED else f"more than {_MOST_COUNTED:,}"
+        lines = [f"{name}: {counted} score{'s' * (scores != 1)}"]
+        lines += [
+            f"  {queries:,} {'query' if queries == 1 else 'queries'}: {_described(facts)}"
+            for facts, queries in settings[:_MOST_SETTINGS]
+        ]
+        if (more := len(settings) - _MOST_SETTINGS) > 0:
+            lines.append(f"  and {more} more settings: settings() lists them all")
+        return "\n".join(lines)
+
     def __len__(self) -> int:
         return sum(pairs for _, _, pairs in self._database.counts())
 
@@ -226,6 +248,19 @@ class ScoreStore(IdentifiedByOptions, pt.Artifact):  # type: ignore[misc]
             self._database.copy(copy)
             yield _META_FILE, str(self.path / _META_FILE)
             yield _FILE, str(copy)
+
+
+def _described(settings: str) -> str:
+    """Settings for people: the facts that are set, and of a fingerprint only the first digits."""
+    try:
+        facts: dict[str, Any] = json.loads(settings)
+        single = [pair for fact in facts.items() for pair in (fact[1].items() if isinstance(fact[1], dict) else [fact])]
+    except (ValueError, TypeError, AttributeError):
+        return "damaged settings"
+    shown = [(name, str(value)) for name, value in single if value is not None]
+    return ", ".join(
+        f"{name} {value[:_DIGITS] + '…' if len(value) == _FINGERPRINT else value}" for name, value in shown
+    )
 
 
 def _settings_text(settings: Settings) -> str:

@@ -56,8 +56,9 @@ def fit(
 
     Sets the global random states of Python, numpy and torch to ``options.seed`` (``transformers.set_seed``).
 
-    ``scoring`` says how pairs are cut. Training reads each text once, cut; only validation scores documents by their
-    passages. ``device="cpu"`` trains there, any other value on all visible GPUs.
+    ``scoring`` says how pairs are cut, and the trained checkpoint states how many tokens that leaves of a pair, so that
+    it is scored with as many. Training reads each text once, cut; only validation scores documents by their passages.
+    ``device="cpu"`` trains there, any other value on all visible GPUs.
 
     Returns:
         The trained checkpoint: with validation frames the best state by ``options.measure``, otherwise the last one.
@@ -76,6 +77,7 @@ def fit(
         raise InputError("several processes train one checkpoint through a folder that they share: give output=")
     # Training computes in torch, in this process; so does its validation.
     scoring = replace(scoring or ScoringOptions(), devices=None, dtype="auto", backend="torch", calibration=None)
+    scoring = scoring.for_checkpoint(checkpoint)
     device = choose_device(scoring.device)
     queries_per_device(options, device)
     validation = None
@@ -120,6 +122,7 @@ def fit(
             verbose=verbose,
         )
     trained = _with_weights(checkpoint, model.state_dict(), report.history)
+    trained = trained.trained_at(scoring.truncation.pair_length)
     saved = "" if options.output is None else f"; saved in {options.output}"
     if options.output is not None:
         if is_first_process():

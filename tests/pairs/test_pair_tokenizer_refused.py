@@ -41,7 +41,7 @@ def test_a_length_without_room_for_the_special_tokens_is_refused(max_length):
         PairTokenizer(tokenizer_of("bert"), truncation=Truncation(max_length=max_length))
 
 
-@pytest.mark.parametrize("max_length", ["512", 1.5, True, None, 0, -1])
+@pytest.mark.parametrize("max_length", ["512", 1.5, True, 0, -1])
 def test_a_length_that_is_no_whole_number_is_refused(max_length):
-    with pytest.raises(InputError, match="max_length is a whole number of at least 1, got"):
+    with pytest.raises(InputError, match="max_length is a whole number of at least 1 or None, got"):
         PairTokenizer(tokenizer_of("bert"), truncation=Truncation(max_length=max_length))

@@ -76,7 +76,7 @@ def test_a_query_that_stands_alone_is_cut_to_its_length(tokenizer):
 
 
 @pytest.mark.parametrize(
-    "options", [{"max_length": 0}, {"max_length": None}, {"max_query_length": 0}, {"strategy": "only_first"}]
+    "options", [{"max_length": 0}, {"max_length": "512"}, {"max_query_length": 0}, {"strategy": "only_first"}]
 )
 def test_what_can_not_be_is_refused(options):
     with pytest.raises(InputError):

@@ -19,6 +19,7 @@ import pytest
 from helpers.waiting import wait_until
 
 from pyterrier_bertcat.errors import InputError, MissingExtraError
+from pyterrier_bertcat.pairs.truncation import Truncation
 from pyterrier_bertcat.ray import RayReRanker, read_ranked, rerank
 from pyterrier_bertcat.ray import job as job_module
 from pyterrier_bertcat.ray import transformer as transformer_module
@@ -194,7 +195,8 @@ def test_an_actor_that_would_stay_in_float32_refuses_to_mix_precisions(
     cluster, frame, checkpoint_folder, tmp_path, monkeypatch, module
 ):
     """As after another machine of the cluster, with half precision, was asked for the precision."""
-    there = {**ScoringOptions().facts(), "dtype": "bfloat16"}
+    facts = ScoringOptions(truncation=Truncation(max_length=512)).facts()
+    there = {**facts, "dtype": "bfloat16"}
     monkeypatch.setattr(module, "facts_there", lambda *_, **__: there)
     source, few = tmp_path / "pairs.parquet", frame.iloc[:24]
     few.to_parquet(source)

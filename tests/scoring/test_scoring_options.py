@@ -19,8 +19,9 @@ from pyterrier_bertcat.scoring import devices
 from pyterrier_bertcat.scoring.options import ScoringOptions
 from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 
-PLAIN = ScoringOptions(device="cpu", dtype="float32")
-INT8 = ScoringOptions(backend="openvino", dtype="int8", calibration=(("a query", "a text"),))
+LENGTH = Truncation(max_length=512)
+PLAIN = ScoringOptions(truncation=LENGTH, device="cpu", dtype="float32")
+INT8 = ScoringOptions(truncation=LENGTH, backend="openvino", dtype="int8", calibration=(("a query", "a text"),))
 ONLY_TIME = {
     "batch_size": (PLAIN, 7),
     "batch_tokens": (PLAIN, 300),
@@ -28,7 +29,7 @@ ONLY_TIME = {
     "devices": (replace(PLAIN, device=None), ("cpu", "cpu")),
 }
 SCORES = {
-    "truncation": (PLAIN, Truncation(max_query_length=9)),
+    "truncation": (PLAIN, replace(LENGTH, max_query_length=9)),
     "passages": (PLAIN, Passages()),
     "dtype": (INT8, "float32"),
     "backend": (PLAIN, "openvino"),
@@ -63,10 +64,10 @@ def test_the_facts_do_not_change_with_options_that_only_take_time(name):
 
 def test_each_part_of_truncation_and_passages_is_in_the_facts():
     ways = [
-        Truncation(),
+        LENGTH,
         Truncation(max_length=100),
-        Truncation(max_query_length=30),
-        Truncation(strategy="only_text"),
+        replace(LENGTH, max_query_length=30),
+        replace(LENGTH, strategy="only_text"),
     ]
     divisions = [Passages(), Passages(length=150), Passages(stride=50), Passages(aggregate="mean")]
     divisions += [Passages(aggregate="kmax", k=2), Passages(aggregate="kmax", k=3)]
@@ -76,7 +77,7 @@ def test_each_part_of_truncation_and_passages_is_in_the_facts():
 
 
 def test_equal_calibrations_have_equal_facts_whatever_holds_them():
-    listed = ScoringOptions(backend="openvino", dtype="int8", calibration=[["a query", "a text"]])
+    listed = replace(INT8, calibration=[["a query", "a text"]])
     assert listed == INT8
     assert listed.facts() == INT8.facts()
 
@@ -91,10 +92,11 @@ def test_auto_becomes_the_precision_of_this_machine(monkeypatch, capability, dty
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     for where in ({}, {"device": "cuda"}, {"devices": "all"}, {"devices": ["cuda:0"]}):
-        options = ScoringOptions(dtype=dtype, **where)
+        options = ScoringOptions(truncation=LENGTH, dtype=dtype, **where)
         assert options.dtype == dtype
         assert options.precision == options.facts()["dtype"] == precision
-    assert ScoringOptions(dtype=dtype, device="cuda").facts() == ScoringOptions(dtype=precision, device="cuda").facts()
+    on_cuda = replace(PLAIN, device="cuda")
+    assert replace(on_cuda, dtype=dtype).facts() == replace(on_cuda, dtype=precision).facts()
 
 
 @pytest.mark.precision

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from helpers.frames import frame
@@ -83,10 +85,29 @@ def test_statistics_show_as_a_row_as_text_and_as_html(short):
     assert table.shape[0] == 1
     assert table["pairs"].tolist() == [2]
     assert np.isclose(table["pairs_per_second"][0], short.stats.pairs_per_second)
-    assert "\npadding share: 0" in str(short.stats)
     html = short.stats._repr_html_()
-    assert "<th>distinct pairs</th>" in html
-    assert "<td>2</td>" in html
+    assert re.search(r"<th>pairs</th>\s*<td>2 in \S+ s: \S+ per second</td>", html)
+    assert re.search(r"<th>cut</th>\s*<td>none</td>", html)
+
+
+def test_statistics_read_as_sentences():
+    cut = {"truncated_pairs": 15, "truncated_queries": 1, "truncated_texts": 14, "tokens_lost": 2345}
+    read = {"distinct_pairs": 980, "rows": 1200, "tokens": 123456, "padding_share": 0.034, "max_length": 128}
+    took = {"seconds": 2.0, "tokenising_seconds": 0.25, "scoring_seconds": 1.7, "peak_memory_mb": 1850.2}
+    where = {"device": "cpu", "dtype": "float32", "batch_tokens": 2048, "back_offs": 1}
+    assert str(RunStatistics(pairs=1500, from_store=500, **cut, **read, **took, **where)).splitlines() == [
+        "pairs   1,500 in 2 s: 750 per second, 500 of them from a store",
+        "cut     15 pairs (1.0%): 1 query and 14 texts, which lost 2,345 tokens",
+        "scored  980 different pairs, read in 1,200 rows with 123,456 tokens in all, each at most 128 long; "
+        "3% of what the model read was padding",
+        "time    1.7 s in the model, 0.25 s on tokens",
+        "device  cpu in float32, in batches of up to 2,048 tokens; 1 batch did not fit in memory",
+        "memory  1,850 MB at most so far",
+    ]
+    assert repr(RunStatistics(pairs=3, from_store=3, seconds=0.01)).splitlines() == [
+        "pairs  3 in 0.01 s: 300 per second, 3 of them from a store",
+        "cut    none",
+    ]
 
 
 def test_scores_from_a_store_still_warn(tiny_checkpoint, tmp_path):

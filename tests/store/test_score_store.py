@@ -18,6 +18,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from pyterrier_bertcat.errors import InputError, MissingExtraError, StoreError
+from pyterrier_bertcat.store import score_store
 from pyterrier_bertcat.store.pair_hashes import HashedPairs
 from pyterrier_bertcat.store.score_store import ScoreStore
 
@@ -241,8 +242,34 @@ def test_it_pickles_as_its_path_and_is_equal_by_it(store, tmp_path):
     assert copy == store == ScoreStore(str(store.path), timeout_s=1)
     assert hash(copy) == hash(store)
     assert copy != ScoreStore(tmp_path / "other")
-    assert repr(store) == f"ScoreStore({str(store.path)!r})"
     assert bits(copy.scores_of(SETTINGS, pairs)) == bits(scores)
+
+
+def test_its_repr_says_how_many_scores_it_has_of_which_settings(store, monkeypatch):
+    name = f"ScoreStore({str(store.path)!r})"
+    assert repr(store) == name  # nothing is there yet, and nothing is made
+    assert not store.path.exists()
+    pairs, scores = some_pairs(10)
+    truncation = {"max_length": 128, "max_query_length": None}
+    facts = {"checkpoint": "0123456789abcdef" * 4, "truncation": truncation, "dtype": "float32", "passages": None}
+    store.add(facts, pairs, scores)
+    queries = len(set(pairs.query.tolist()))
+    expected = f"  {queries:,} queries: checkpoint 01234567…, dtype float32, max_length 128"
+    assert repr(store) == f"{name}: 10 scores\n{expected}"
+    for number in range(6):
+        store.add({"number": number}, pairs, scores)
+    assert repr(store).splitlines()[0] == f"{name}: 70 scores"
+    assert repr(store).splitlines()[-1] == "  and 2 more settings: settings() lists them all"
+    monkeypatch.setattr(score_store, "_MOST_COUNTED", 69)
+    assert repr(store).splitlines()[0] == f"{name}: more than 69 scores"
+
+
+def test_its_repr_raises_nothing_when_the_file_is_damaged(store):
+    pairs, scores = some_pairs(10)
+    store.add(SETTINGS, pairs, scores)
+    store.close()
+    (store.path / "scores.sqlite3").write_bytes(b"no database " * 1000)
+    assert repr(ScoreStore(store.path)).startswith(f"ScoreStore({str(store.path)!r}): can't be read (")
 
 
 def test_threads_may_read_and_write_one_store(store):

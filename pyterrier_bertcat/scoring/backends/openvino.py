@@ -159,7 +159,7 @@ def _int8_graph(checkpoint: Checkpoint, options: ScoringOptions) -> Path:
                 "calibration=[(query, text), ...] (--calibration FILE), a few hundred of your own, relevant or not"
             )
         calibration = packaged_calibration()
-    options = replace(options, calibration=calibration, passages=None)
+    options = replace(options.for_checkpoint(checkpoint), calibration=calibration, passages=None)
     return _cached(checkpoint, json.dumps(options.facts(), sort_keys=True), lambda: _quantised(checkpoint, options))
 
 
