@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyterrier as pt
 import pytest
 from helpers.frames import frame
 
@@ -183,6 +184,21 @@ def test_ten_in_a_thousand_may_be_cut_without_a_message():
     assert truncation_message(cut(queries=4, texts=3, both=3), passages=None) is None
     assert truncation_message(cut(queries=4, texts=3, both=4), passages=None) is not None
     assert truncation_message(RunStatistics(), passages=None) is None
+
+
+@pytest.mark.parametrize("calls", ["transform", "pipeline", "scores of an experiment"])
+def test_the_warning_points_to_the_users_line_and_not_into_pyterrier(short, calls):
+    candidates = frame([LONG, LONG, "fox"])
+    with pytest.warns(TruncationWarning, match="2 of 3 pairs") as caught:
+        if calls == "transform":
+            short(candidates)
+        elif calls == "pipeline":
+            (pt.Transformer.identity() >> short % 2)(candidates)
+        else:
+            topics, qrels = candidates[["qid", "query"]].head(1), candidates[["qid", "docno"]].assign(label=1)
+            system = pt.Transformer.from_df(candidates) >> short
+            pt.Experiment([system], topics, qrels, ["map"], verbose=False)
+    assert {warning.filename for warning in caught} == {__file__}
 
 
 def test_the_warning_points_to_the_line_that_asked_for_it():
