@@ -186,18 +186,23 @@ def test_ten_in_a_thousand_may_be_cut_without_a_message():
     assert truncation_message(RunStatistics(), passages=None) is None
 
 
-@pytest.mark.parametrize("calls", ["transform", "pipeline", "scores of an experiment"])
-def test_the_warning_points_to_the_users_line_and_not_into_pyterrier(short, calls):
-    candidates = frame([LONG, LONG, "fox"])
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda short, candidates: short(candidates),
+        lambda short, candidates: (pt.Transformer.identity() >> short % 2)(candidates),
+        lambda short, candidates: pt.Experiment(
+            [pt.Transformer.from_df(candidates) >> short],
+            candidates[["qid", "query"]].head(1),
+            candidates[["qid", "docno"]].assign(label=1),
+            ["map"],
+        ),
+    ],
+    ids=["alone", "in a pipeline", "in an experiment"],
+)
+def test_the_warning_points_to_the_users_line_and_not_into_pyterrier(short, run):
     with pytest.warns(TruncationWarning, match="2 of 3 pairs") as caught:
-        if calls == "transform":
-            short(candidates)
-        elif calls == "pipeline":
-            (pt.Transformer.identity() >> short % 2)(candidates)
-        else:
-            topics, qrels = candidates[["qid", "query"]].head(1), candidates[["qid", "docno"]].assign(label=1)
-            system = pt.Transformer.from_df(candidates) >> short
-            pt.Experiment([system], topics, qrels, ["map"], verbose=False)
+        run(short, frame([LONG, LONG, "fox"]))
     assert {warning.filename for warning in caught} == {__file__}
 
 
