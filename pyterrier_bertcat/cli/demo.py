@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # The quick start: the packaged checkpoint re-ranks this much for all questions in under a minute on two ordinary cores.
 _DEPTH = 20
 _MAX_LENGTH = 160
-_EXAMPLES = ("copy a folder with everything in it", "check how much disk space is free")
+_EXAMPLES = ("convert a string to a datetime", "fix some arguments of a function to make a new one")
 _EXAMPLE_TOP = 3
 _FULL_DEPTH = 100
 _TOP = 5
@@ -102,8 +102,8 @@ def run(arguments: argparse.Namespace) -> None:
         return
     marks = _marks()
     _show(
-        f"\n{marks.relevant} is judged to answer the question; {marks.up}4 stands four places higher than with BM25.\n\n"
-        f"Now all {len(topics)} questions, which have {len(qrels)} judgments. "
+        f"\n{marks.relevant} is judged to answer the question; {marks.up}4 stands four places higher than with BM25.\n"
+        f"\nNow all {len(topics)} questions, which have {len(qrels)} judgments. "
         f"That takes about {_about(demo.seconds_for(len(topics)))};\nCtrl-C shows the table so far."
     )
     answers: list[Answer] = []

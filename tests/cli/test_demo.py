@@ -55,8 +55,15 @@ def test_without_a_question_examples_come_first_then_an_experiment_over_all_ques
     assert [line for line in lines if len(line) > 80] == []
 
 
-def test_every_example_is_a_packaged_question():
-    assert set(demo._EXAMPLES) <= set(PydocDataset().get_topics()["query"])
+@pytest.mark.parametrize("example", demo._EXAMPLES)
+def test_every_example_is_a_packaged_question_that_the_packaged_checkpoint_answers_better(example, capsys):
+    topics, qrels = PydocDataset().get_topicsqrels()
+    relevant = set(qrels.merge(topics[topics["query"] == example])["docno"])
+    bm25 = Bm25Retriever(pydoc_documents(), num_results=demo._DEPTH)
+    mini = BertCatReRanker("mini", device="cpu", max_length=demo._MAX_LENGTH, verbose=False)
+    answer = demo._Demo(bm25, mini).answer(example)
+    assert answer.second["docno"][0] in relevant
+    assert answer.first["docno"][0] not in relevant
 
 
 def test_ctrl_c_shows_the_table_of_the_questions_so_far_and_exits_with_130(model, monkeypatch, capsys):
