@@ -219,7 +219,8 @@ def _text(header: str, docno: str, docstring: str, *, most_words: int = _MOST_WO
 def _beginning(docstring: str, *, most_words: int) -> str:
     """The first whole paragraphs, without examples at Python's prompt. The first one is cut if it is too long alone."""
     paragraphs = [_EXAMPLE.split(paragraph)[0].rstrip() for paragraph in docstring.split("\n\n")]
-    kept, words = [], 0
+    kept: list[str] = []
+    words = 0
     for paragraph in filter(None, paragraphs):
         words += len(paragraph.split())
         if kept and words > most_words:

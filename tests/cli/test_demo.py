@@ -56,7 +56,7 @@ def test_without_a_question_examples_come_first_then_an_experiment_over_all_ques
 
 
 @pytest.mark.parametrize("example", demo._EXAMPLES)
-def test_every_example_is_a_packaged_question_that_the_packaged_checkpoint_answers_better(example, capsys):
+def test_every_example_is_a_packaged_question_that_the_packaged_checkpoint_answers_better(example):
     topics, qrels = PydocDataset().get_topicsqrels()
     relevant = set(qrels.merge(topics[topics["query"] == example])["docno"])
     bm25 = Bm25Retriever(pydoc_documents(), num_results=demo._DEPTH)
