@@ -59,7 +59,7 @@ def add_parser(commands: Commands) -> None:
         "rankings side by side; without, show examples and run an experiment over the packaged questions. Nothing is "
         "downloaded, unless the model is on the hub.",
     )
-    parser.add_argument("question", nargs="*", help='for example: "copy a folder with everything in it"')
+    parser.add_argument("question", nargs="*", help=f'for example: "{_EXAMPLES[0]}"')
     add_model_arguments(parser)
     parser.add_argument(
         "--depth", type=at_least_one, default=_DEPTH, help="re-rank this many of BM25's results (default: %(default)s)"
@@ -212,7 +212,7 @@ def side_by_side(
     def entry(row: Any) -> tuple[str, str]:
         risen = places[row.docno] - row.rank  # 0 in BM25's own ranking
         move = f"{marks.up if risen > 0 else marks.down}{abs(risen)}" if risen else ""
-        notes = (f"{row.score:>8.2f}" if scores else "") + (f"{move:>5}" if row.is_second else "")
+        notes = (f"{row.score:>7.2f}" if scores else "") + (f"{move:>5}" if row.is_second else "")
         mark = marks.relevant if row.docno in relevant else " "
         name = _last(row.docno, column - 5 - len(notes), marks.cut)
         start = f"{row.rank + 1:>2} {mark} {name}"
@@ -220,7 +220,7 @@ def side_by_side(
             _summary(texts[row.docno]), column - 5, marks.cut
         )
 
-    heads = [_cut(f"{name}  {_took(s)}", column, marks.cut) for name, s in zip(names, answer.seconds, strict=True)]
+    heads = [_cut(f"{name} ({_took(s)})", column, marks.cut) for name, s in zip(names, answer.seconds, strict=True)]
     lines = [tuple(heads), ("-" * column,) * 2]
     rankings = (
         ranking.assign(is_second=is_second).sort_values("rank").head(top).itertuples()
@@ -310,8 +310,11 @@ def _cut(text: str, length: int, mark: str = "...") -> str:
 
 
 def _last(text: str, length: int, mark: str) -> str:
-    """The end of a name that is too long: a method says more than its module."""
-    return text if len(text) <= length else mark + text[len(text) - length + len(mark) :]
+    """The end of a dotted name that is too long: a method says more than its module."""
+    if len(text) <= length:
+        return text
+    end = text[len(text) - length + len(mark) :]
+    return mark + (end.partition(".")[2] or end)
 
 
 def _took(seconds: float) -> str:

@@ -179,9 +179,17 @@ def test_side_by_side_fits_its_width_even_with_long_names(answer, width, scores)
 def test_side_by_side_shows_the_time_of_each_and_what_is_relevant(answer):
     printed = side_by_side(answer, names=("BM25", "mini"), top=1, width=80, relevant={"a.b"}, marks=demo.Marks())
     lines = printed.splitlines()
-    assert lines[0].split() == ["BM25", "1.5", "ms", "mini", "0.25", "s"]
+    assert lines[0].split() == ["BM25", "(1.5", "ms)", "mini", "(0.25", "s)"]
     assert lines[2].startswith(" 1 ✓ a.b ")
     assert lines[2].count("✓") == 1
+
+
+def test_a_long_name_loses_whole_parts_at_its_beginning(answer):
+    names = {"a.b": "a.b", answer.first["docno"][1]: "datetime.datetime.from_a_string"}
+    first, second = (frame.assign(docno=frame["docno"].map(names)) for frame in answer[:2])
+    shown = answer._replace(first=first, second=second)
+    printed = side_by_side(shown, names=("BM25", "mini"), top=1, width=80, marks=demo.Marks())
+    assert " 1   …from_a_string " in printed.splitlines()[2]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252", "cp437"])
