@@ -90,14 +90,15 @@ def run(arguments: argparse.Namespace) -> None:
     _show(f"{len(documents):,} documents: the library and language reference of Python {version}.")
     _show(f"BM25 (bm25s, k1 {bm25.k1}, b {bm25.b}) searches; {reranker.model} re-ranks the first {arguments.depth}.")
     names = ("BM25", f"BM25 >> {_short_name(arguments.model)}")
-    demo = _Demo(bm25, reranker.load())
+    demo = _Demo(bm25, reranker)
     topics, qrels = PydocDataset().get_topicsqrels()
     relevant = qrels.merge(topics).groupby("query")["docno"].agg(set)
     for asked in (question,) if question else _EXAMPLES:
         top = (arguments.top or _TOP) if question else _EXAMPLE_TOP
-        judged = relevant.get(asked, set())
-        shown = side_by_side(demo.answer(asked), names=names, top=top, relevant=judged, scores=bool(question))
-        _show(f"\n{'Your' if question else 'An example'} question: {asked}\n\n{shown}")
+        _show(f"\n{'Your' if question else 'An example'} question: {asked}\n")
+        reranker.load()  # now, while there is something to read, and not in the time of the first answer
+        answer, judged = demo.answer(asked), relevant.get(asked, set())
+        _show(side_by_side(answer, names=names, top=top, relevant=judged, scores=bool(question)))
     if question:
         return
     marks = _marks()
