@@ -99,11 +99,14 @@ def run(arguments: argparse.Namespace) -> None:
         reranker.load()  # now, while there is something to read, and not in the time of the first answer
         answer, judged = demo.answer(asked), relevant.get(asked, set())
         _show(side_by_side(answer, names=names, top=top, relevant=judged, scores=bool(question)))
+    marks = _marks()
+    if judged:
+        _show(
+            f"\n{marks.relevant} is judged to answer the question; {marks.up}4 stands four places higher than with BM25."
+        )
     if question:
         return
-    marks = _marks()
     _show(
-        f"\n{marks.relevant} is judged to answer the question; {marks.up}4 stands four places higher than with BM25.\n"
         f"\nNow all {len(topics)} questions, which have {len(qrels)} judgments. "
         f"That takes about {_about(demo.seconds_for(len(topics)))};\nCtrl-C shows the table so far."
     )
