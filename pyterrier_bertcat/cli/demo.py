@@ -101,9 +101,7 @@ def run(arguments: argparse.Namespace) -> None:
         _show(side_by_side(answer, names=names, top=top, relevant=judged, scores=bool(question)))
     marks = _marks()
     if judged:
-        _show(
-            f"\n{marks.relevant} is judged to answer the question; {marks.up}4 stands four places higher than with BM25."
-        )
+        _show(f"\n{marks.relevant} is judged to answer the question; {marks.up}4 is four places higher than with BM25.")
     if question:
         return
     _show(
