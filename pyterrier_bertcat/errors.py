@@ -1,4 +1,4 @@
-"""The errors that this package raises, each of which is also a builtin error; and the range checks of options."""
+"""The errors that this package raises, each of which is also a builtin error; range checks of options; and warnings."""
 
 # BertCatError
 # ├── InputError           (ValueError)       a frame, option or text can't be used
@@ -14,9 +14,15 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Callable, Collection
 from itertools import islice
+from types import FrameType
 from typing import Any
+
+# Whose frames may stand between this package and the line that a user wrote.
+_CALLED_THROUGH = frozenset({"pyterrier", "pyterrier_alpha", "pyterrier_caching", "pandas"})
 
 
 class BertCatError(Exception):
@@ -176,6 +182,26 @@ def one_of(name: str, value: object, choices: Collection[object]) -> None:
     """Refuses an option that is not among its choices, with an `InputError` that lists them."""
     if value not in choices:
         raise InputError(f"{name} is one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def warn(message: str, category: type[Warning], *, stacklevel: int) -> None:
+    """Warns as ``warnings.warn`` does, but never at a line of PyTerrier, which calls transformers for the user.
+
+    Args:
+        message: What to say.
+        category: The class of the warning.
+        stacklevel: The frame to warn at, counted from the caller, which is 1. If it is one of PyTerrier's, the first
+            frame behind it that is not.
+    """
+    frame, level = sys._getframe(), 1
+    while (behind := frame.f_back) is not None and (level <= stacklevel or _package(frame) in _CALLED_THROUGH):
+        frame, level = behind, level + 1
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _package(frame: FrameType) -> str:
+    name: str = frame.f_globals.get("__name__", "")
+    return name.partition(".")[0]
 
 
 def some_of(values: Collection[Any], *, most: int = 3, name: Callable[[Any], str] = repr) -> str:

@@ -1,22 +1,27 @@
 """Python's own documentation as a PyTerrier data set: ``pt.get_dataset("bertcat:pydoc")``.
 
 The documents are read from the running Python's library (see `pydoc_reader`). The questions and judgments were written
-for this project and come with it. Nothing is downloaded.
+for this project and come with it. Nothing is downloaded. The documents, once read, are kept under PyTerrier's home.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import resources
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
 import pyterrier as pt
 from pyterrier.datasets import Dataset, DatasetProvider
 
-from pyterrier_bertcat.data.pydoc_reader import read_documents
+from pyterrier_bertcat.data.pydoc_reader import keep_documents, kept_documents, read_documents
 from pyterrier_bertcat.errors import InputError, some_of
 
 INFO_URL = "https://docs.python.org/3/library/pydoc.html"
@@ -24,8 +29,49 @@ INFO_URL = "https://docs.python.org/3/library/pydoc.html"
 
 @functools.cache
 def _texts() -> dict[str, str]:
-    """Text by docno. The first call in a process takes about 3 s."""
-    return {document["docno"]: document["text"] for document in read_documents()}
+    """Text by docno. This takes a few seconds the first time on a machine."""
+    folder = _folder()
+    documents = read_documents() if folder is None else kept_documents(folder) or keep_documents(folder)
+    return {document["docno"]: document["text"] for document in documents}
+
+
+def _folder() -> Path | None:
+    """Where documents are kept; None if PyTerrier can have no home here."""
+    try:
+        return Path(pt.io.pyterrier_home(), "bertcat")
+    except OSError:
+        return None
+
+
+@contextmanager
+def reading_ahead() -> Iterator[bool]:
+    """Reads the documents in another process while the block runs, and gives True, unless they are at hand already.
+
+    If that does not work, they are read afterwards, when they are needed.
+    """
+    folder = _folder()
+    at_hand = _texts.cache_info().currsize or folder is None or kept_documents(folder) is not None
+    if at_hand or not sys.executable:
+        yield False
+        return
+    code = (
+        "import pathlib, sys; from pyterrier_bertcat.data.pydoc_reader import keep_documents; "
+        "keep_documents(pathlib.Path(sys.argv[1]))"
+    )
+    reading = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # so that Ctrl-C reaches only this process
+    )
+    try:
+        yield True
+        reading.wait()
+    finally:
+        reading.kill()
+        reading.wait()
 
 
 def pydoc_documents() -> list[dict[str, str]]:

@@ -1,19 +1,26 @@
 """Reads the standard library's documentation from its source files, without importing what it reads.
 
 One document for each public module, class, function and method that has a docstring, and one for each topic of
-``pydoc_data.topics`` (the pages of the language reference behind ``help("lambda")``). Nothing is downloaded or kept.
+``pydoc_data.topics`` (the pages of the language reference behind ``help("lambda")``). Nothing is downloaded. Reading
+takes seconds, so the documents can be kept in a file.
 """
 
 from __future__ import annotations
 
 import ast
+import hashlib
 import inspect
+import json
 import os
 import re
+import sys
 import sysconfig
+import tempfile
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from pyterrier_bertcat.errors import InputError
 
@@ -35,6 +42,11 @@ _KNOWN_AS = {
     "genericpath": "os.path",
     "posixpath": "os.path",
 }
+# A document ends after a paragraph, at the latest with this word. Modules end early: a whole one has a word for every
+# question about its functions, and would stand above them.
+_MOST_WORDS = 600
+_MOST_WORDS_OF_A_MODULE = 150
+_EXAMPLE = re.compile(r"(?m)^\s*>>>")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -68,6 +80,44 @@ def read_documents(stdlib: Path | None = None) -> list[dict[str, str]]:
         )
     documents.update(_topic_documents(stdlib / "pydoc_data" / "topics.py"))
     return [{"docno": docno, "text": documents[docno]} for docno in sorted(documents)]
+
+
+def kept_documents(folder: Path) -> list[dict[str, str]] | None:
+    """The documents that `keep_documents` kept; None if there are none of this Python and this reader."""
+    with suppress(OSError, ValueError, TypeError, KeyError):  # no such file, or not all of it
+        kept = json.loads(_kept_file(folder).read_bytes())
+        if kept["read_by"] == _reader():
+            return [{"docno": docno, "text": text} for docno, text in kept["texts"].items()]
+    return None
+
+
+def keep_documents(folder: Path) -> list[dict[str, str]]:
+    """Reads every document, and keeps them for the next time if the folder can be written to.
+
+    There is one file for each Python version. Processes may do this at the same time: the file is always whole.
+
+    Raises:
+        InputError: As `read_documents`.
+    """
+    documents = read_documents()
+    with suppress(OSError):
+        texts = {document["docno"]: document["text"] for document in documents}
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".pydoc-", dir=folder) as beside:  # so that renaming is one step
+            written = Path(beside, "documents")
+            written.write_text(json.dumps({"read_by": _reader(), "texts": texts}), encoding="ascii")
+            os.replace(written, _kept_file(folder))
+    return documents
+
+
+def _kept_file(folder: Path) -> Path:
+    return folder / "pydoc-{}.{}.{}.json".format(*sys.version_info)
+
+
+def _reader() -> dict[str, Any]:
+    """What the documents depend on: they are read anew when it changes."""
+    reader = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    return {"reader": reader, "python": sys.version, "library": sysconfig.get_path("stdlib")}
 
 
 def _module_files(stdlib: Path) -> Iterator[tuple[Path, str]]:
@@ -119,7 +169,7 @@ def _module_documents(tree: ast.Module, module: str, *, wanted: frozenset[str] |
     """The documents of one file, or only the definitions with the ``wanted`` names."""
     docstring = ast.get_docstring(tree)
     if docstring and wanted is None:
-        yield module, _text(f"module {module}", module, docstring)
+        yield module, _text(f"module {module}", module, docstring, most_words=_MOST_WORDS_OF_A_MODULE)
     for node in _definitions(tree.body):
         if wanted is None or node.name in wanted:
             yield from _definition_documents(node, module)
@@ -159,10 +209,24 @@ def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
     return re.sub(r"^(self|cls)(, |$)", "", ast.unparse(node.args))
 
 
-def _text(header: str, docno: str, docstring: str) -> str:
+def _text(header: str, docno: str, docstring: str, *, most_words: int = _MOST_WORDS) -> str:
     split_parts = [_WORD.findall(part) for part in docno.split(".")]
     words = " ".join(word.lower() for parts in split_parts if len(parts) > 1 for word in parts)
-    return f"{header}\n{words}\n\n{docstring}" if words else f"{header}\n\n{docstring}"
+    header = f"{header}\n{words}" if words else header
+    return f"{header}\n\n{_beginning(docstring, most_words=most_words)}"
+
+
+def _beginning(docstring: str, *, most_words: int) -> str:
+    """The first whole paragraphs, without examples at Python's prompt. The first one is cut if it is too long alone."""
+    paragraphs = [_EXAMPLE.split(paragraph)[0].rstrip() for paragraph in docstring.split("\n\n")]
+    kept: list[str] = []
+    words = 0
+    for paragraph in filter(None, paragraphs):
+        words += len(paragraph.split())
+        if kept and words > most_words:
+            break
+        kept.append(paragraph if words <= most_words else " ".join(paragraph.split()[:most_words]))
+    return "\n\n".join(kept) or docstring
 
 
 def _topic_documents(path: Path) -> Iterator[tuple[str, str]]:
@@ -172,4 +236,5 @@ def _topic_documents(path: Path) -> Iterator[tuple[str, str]]:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "topics":
             for name, page in ast.literal_eval(node.value).items():
                 prose = re.sub(r"(?m)^[*=\-~^]{3,}\n", "", page)  # the lines that underline headings
-                yield f"topic:{name}", f"topic {name}\n\n{inspect.cleandoc(prose)}"
+                beginning = _beginning(inspect.cleandoc(prose), most_words=_MOST_WORDS)
+                yield f"topic:{name}", f"topic {name}\n\n{beginning}"

@@ -20,20 +20,18 @@ class DistinctPairs:
     Attributes:
         row: int64 (d,), the input row where each distinct pair first occurs.
         of_row: int64 (n,), the number of each input row's distinct pair.
-        count: int64 (d,), how many input rows each distinct pair has.
     """
 
     row: Int64Array
     of_row: Int64Array
-    count: Int64Array
 
     @classmethod
     def among(cls, queries: Sequence[str], texts: Sequence[str]) -> DistinctPairs:
         """Finds the distinct pairs among ``queries[i]`` with ``texts[i]``."""
         (query, _), (text, _) = numbered(queries), numbered(texts)
         keys = text * (query.max(initial=0) + 1) + query
-        _, row, of_row, count = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
-        return cls(row, of_row, count)
+        _, row, of_row = np.unique(keys, return_index=True, return_inverse=True)
+        return cls(row, of_row)
 
     def __len__(self) -> int:
         return len(self.row)

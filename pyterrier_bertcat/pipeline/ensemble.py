@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from pyterrier_bertcat.errors import InputError, TruncationWarning
+from pyterrier_bertcat.errors import InputError, TruncationWarning, warn
 from pyterrier_bertcat.identity import IdentifiedByOptions
 from pyterrier_bertcat.pipeline.frames import MissingText, query_text_pairs, ranked
 from pyterrier_bertcat.pipeline.plain_texts import RankedText, rank
@@ -93,7 +92,7 @@ class MeanReRanker(IdentifiedByOptions, pt.Transformer):  # type: ignore[misc]
             for scorer, stats in zip(scorers, self._stats, strict=True)
         ]
         for message in filter(None, dict.fromkeys(warned)):  # members that cut the same pairs say so once
-            warnings.warn(message, TruncationWarning, stacklevel=2)
+            warn(message, TruncationWarning, stacklevel=2)
         return ranked(inp, np.array(scores).mean(axis=0, dtype=np.float64).astype(np.float32))
 
     def rank(self, query: str, texts: Iterable[str]) -> list[RankedText]:

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import threading
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
@@ -24,7 +23,7 @@ import numpy as np
 import pyterrier as pt
 from numpy.typing import NDArray
 
-from pyterrier_bertcat.errors import PairTooLargeError, ScoreError
+from pyterrier_bertcat.errors import PairTooLargeError, ScoreError, warn
 from pyterrier_bertcat.pairs.batches import PairBatch
 from pyterrier_bertcat.pairs.planning import plan_batches, smaller_budget
 from pyterrier_bertcat.pairs.strings import DistinctPairs, checked_pairs
@@ -146,18 +145,21 @@ class PairScorer:
         run = RunStatistics(pairs=len(queries), distinct_pairs=len(pairs))
         scored = ScoredPairs.unknown(len(pairs))
         warned = False
-        with self._bar(len(queries)) as bar, closing(self._batches(queries, texts, pairs.row, run)) as batches:
+        unit = "pair" if self.passages is None else "passage"
+        with (
+            _Progress(len(pairs), unit=unit, shown=self.verbose) as progress,
+            closing(self._batches(queries, texts, pairs.row, run, progress)) as batches,
+        ):
             for batch, scores in batches:
                 _refuse_not_finite(batch, scores, queries, texts)
                 done = batch.window.take(batch.token_rows, scores, scored)
-                if bar is not None:
-                    bar.update(int(pairs.count[done].sum()))
+                progress.advance(batch)
                 if finished is not None and len(done):
                     known = scored.take(done)
                     finished(pairs.row[done], known.scores, known.cut)
                 if run.back_offs and not warned:
                     warned = True
-                    warnings.warn(
+                    warn(
                         f"a batch did not fit in memory: from now on at most batch_tokens={self._batch_tokens}",
                         RuntimeWarning,
                         stacklevel=3,
@@ -177,13 +179,14 @@ class PairScorer:
         return self._tokenizer.character_ranges(texts, token_ranges)
 
     def _batches(
-        self, queries: Sequence[str], texts: Sequence[str], input_rows: Rows, run: RunStatistics
+        self, queries: Sequence[str], texts: Sequence[str], input_rows: Rows, run: RunStatistics, progress: _Progress
     ) -> Generator[tuple[_Batch, Scores]]:
         """Scores the pairs of some input rows. Yields batches with their scores; every token row is in one batch."""
         in_flight: deque[_InFlight] = deque()  # oldest first
         padded_tokens = 0
         with closing(self._windows(queries, texts, input_rows, run)) as windows:
             for window in windows:
+                progress.expect(window)
                 for token_rows in plan_batches(window.encoded.lengths, batch_tokens=self._batch_tokens):
                     with run.timed("tokenising_seconds"):
                         packed = window.encoded.batch(token_rows)
@@ -264,13 +267,6 @@ class PairScorer:
         parts = [slice(start, start + size) for start in range(0, rows, size)]
         return [_Batch(batch.window, batch.token_rows[part], batch.packed[part]) for part in parts]
 
-    def _bar(self, pairs: int) -> AbstractContextManager[Any]:
-        """A progress bar that counts pairs and appears after a second, or None."""
-        if not self.verbose or not pairs:
-            return nullcontext()
-        bar: AbstractContextManager[Any] = pt.tqdm(total=pairs, desc="BERT_Cat", unit="pair", delay=_BAR_DELAY_S)
-        return bar
-
 
 def look_ahead(items: Iterable[_Item], *, thread_name: str) -> Generator[_Item]:
     """Yields the items, and computes the next one in a thread while the caller uses the present one.
@@ -301,6 +297,48 @@ class _Batch(NamedTuple):
     window: Window
     token_rows: Rows
     packed: PairBatch
+
+
+class _Progress:
+    """A bar that counts what the model reads, pairs or passages, and appears after a second.
+
+    The longest token rows come first, and take longest. So the bar moves by tokens: a batch with a tenth of its
+    window's tokens counts as a tenth of its window's rows, whatever its own number of rows is. That keeps the rate and
+    the remaining time right from the start.
+    """
+
+    def __init__(self, pairs: int, *, unit: str, shown: bool) -> None:
+        """Begins without a bar, because only the first window tells how many token rows the pairs have."""
+        self._pairs, self._unit, self._shown = pairs, unit, shown
+        self._bar: Any = None
+        self._expected_pairs = self._expected_rows = 0
+        self._rows_done = 0.0
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def expect(self, window: Window) -> None:
+        """Counts the token rows of a window. The pairs after it are assumed to have as many each."""
+        if not self._shown:
+            return
+        self._expected_pairs += len(window.encoded.rows_of_pair)
+        self._expected_rows += len(window.encoded)
+        total = round(self._pairs * self._expected_rows / self._expected_pairs)
+        if self._bar is None:
+            self._bar = pt.tqdm(total=total, desc="BERT_Cat", unit=self._unit, delay=_BAR_DELAY_S)
+        self._bar.total = total
+
+    def advance(self, batch: _Batch) -> None:
+        """Moves the bar by a batch that was scored."""
+        if self._bar is None:
+            return
+        lengths = batch.window.encoded.lengths
+        self._rows_done += len(lengths) * int(batch.packed.lengths.sum()) / int(lengths.sum())
+        self._bar.update(round(self._rows_done) - self._bar.n)
 
 
 class _InFlight(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pyterrier_bertcat.errors import TruncationWarning
+from pyterrier_bertcat.errors import TruncationWarning, warn
 
 if TYPE_CHECKING:
     from pyterrier_bertcat.pairs.passages import Passages
@@ -205,7 +204,7 @@ def warn_of_truncation(
     """Warns with the `truncation_message`, if there is one; ``stacklevel`` counts from the caller."""
     message = truncation_message(statistics, passages=passages, activity=activity)
     if message is not None:
-        warnings.warn(message, TruncationWarning, stacklevel=stacklevel + 1)
+        warn(message, TruncationWarning, stacklevel=stacklevel + 1)
 
 
 def _shown(value: float) -> str:

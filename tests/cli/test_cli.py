@@ -47,11 +47,11 @@ def test_demo_joins_a_question_without_quotes(model, capsys):
     assert main(["demo", "--model", model, "--depth", "5", "--top", "2", "copy", "a", "folder"]) == 0
     printed = capsys.readouterr().out
     assert "BM25 >> tiny" in printed
-    assert "(was " in printed
+    assert "Your question: copy a folder\n" in printed
 
 
 def test_a_failure_is_one_line_on_stderr_and_exit_code_1(capsys):
-    assert main(["demo", "--model", "/no/such/folder", "anything"]) == 1
+    assert main(["verify", "--model", "/no/such/folder"]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("pyterrier-bertcat: error: ")

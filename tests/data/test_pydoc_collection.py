@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import re
@@ -11,13 +12,16 @@ import pandas as pd
 import pyterrier as pt
 import pytest
 
+from pyterrier_bertcat.data import pydoc_collection
 from pyterrier_bertcat.data.pydoc_collection import (
     BertCatDatasetProvider,
     PydocDataset,
     PydocTextLoader,
     pydoc_documents,
     pydoc_questions,
+    reading_ahead,
 )
+from pyterrier_bertcat.data.pydoc_reader import kept_documents
 from pyterrier_bertcat.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,6 +58,44 @@ def test_the_documents_are_read_once_and_callers_get_their_own(texts, monkeypatc
     monkeypatch.setattr("pyterrier_bertcat.data.pydoc_collection.read_documents", None)  # to read again is an error
     pydoc_documents()[0]["text"] = "changed"
     assert pydoc_documents()[0]["text"] == texts[pydoc_documents()[0]["docno"]]
+
+
+@pytest.fixture
+def new_home(tmp_path, monkeypatch) -> Path:
+    """A home of PyTerrier's in which nothing is kept, for a process that has read nothing."""
+    monkeypatch.setenv("PYTERRIER_HOME", str(tmp_path / "home"))
+    read = functools.cache(pydoc_collection._texts.__wrapped__)
+    monkeypatch.setattr(pydoc_collection, "_texts", read)
+    return tmp_path / "home"
+
+
+def test_another_process_reads_ahead_and_this_one_takes_what_it_kept(new_home, texts, monkeypatch):
+    with reading_ahead() as reads:
+        assert reads
+    assert {one["docno"]: one["text"] for one in kept_documents(new_home / "bertcat")} == texts
+    monkeypatch.setattr(pydoc_collection, "keep_documents", None)  # to read again is an error
+    with reading_ahead() as reads:
+        assert not reads
+    assert len(pydoc_documents()) == len(texts)
+
+
+def test_an_error_while_another_process_reads_ends_that_process(new_home, monkeypatch):
+    started = []
+    popen = subprocess.Popen
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda *arguments, **options: started.append(popen(*arguments, **options)) or started[-1]
+    )
+    with pytest.raises(InputError, match="of the model"), reading_ahead():
+        raise InputError("of the model")
+    assert started[0].poll() is not None
+
+
+def test_where_pyterrier_can_have_no_home_the_documents_are_read_every_time(new_home, texts, monkeypatch):
+    new_home.write_text("not a folder")
+    monkeypatch.setenv("PYTERRIER_HOME", str(new_home / "below"))
+    with reading_ahead() as reads:
+        assert not reads
+    assert {one["docno"]: one["text"] for one in pydoc_documents()} == texts
 
 
 def test_every_judged_document_is_in_the_collection_of_this_python(texts):

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from pyterrier_bertcat.data.pydoc_reader import read_documents
+from pyterrier_bertcat.data.pydoc_reader import keep_documents, kept_documents, read_documents
 from pyterrier_bertcat.errors import InputError
 
 MODULE = '''
@@ -88,6 +90,24 @@ def test_a_class_has_the_docstring_and_signature_of_its_initialiser_too(texts):
     )
 
 
+def test_a_text_has_whole_paragraphs_up_to_600_words_and_no_examples(tmp_path):
+    hundred = "word " * 99 + "end."
+    docstring = "\n\n".join(["First.", "So:\n>>> 1 + 1\n2", ">>> shown()\n'this'", *[hundred] * 9])
+    (tmp_path / "long.py").write_text(f'def read():\n    """{docstring}"""', encoding="utf-8")
+    [document] = read_documents(tmp_path)
+    assert document["text"] == "\n\n".join(["long.read()", "First.", "So:", *[hundred] * 5])
+
+
+def test_a_module_ends_earlier_and_never_before_its_first_paragraph(tmp_path):
+    (tmp_path / "many.py").write_text('"""' + "\n\n".join(["word " * 99 + "end."] * 9) + '"""', encoding="utf-8")
+    (tmp_path / "one.py").write_text('"""' + "word " * 500 + 'end."""', encoding="utf-8")
+    (tmp_path / "shell.py").write_text('"""\n>>> only_an_example()\n"""', encoding="utf-8")
+    many, one, shell = read_documents(tmp_path)
+    assert many["text"].count("end.") == 1
+    assert one["text"].split() == ["module", "one", *["word"] * 150]
+    assert shell["text"].endswith(">>> only_an_example()")
+
+
 def test_a_topic_keeps_its_title_and_loses_the_line_under_it(texts):
     assert texts["topic:pass"] == 'topic pass\n\nThe "pass" statement\n\nIt does nothing.'
 
@@ -120,3 +140,65 @@ def test_a_python_without_sources_is_refused_with_the_folder_and_the_remedy(tmp_
     with pytest.raises(InputError, match="no Python sources") as refusal:
         read_documents(tmp_path)
     assert str(tmp_path) in str(refusal.value)
+
+
+@pytest.fixture
+def this_python(stdlib, monkeypatch) -> Path:
+    """The small library, as if it were the running Python's."""
+    monkeypatch.setattr("pyterrier_bertcat.data.pydoc_reader.sysconfig.get_path", lambda _: str(stdlib))
+    return stdlib
+
+
+@pytest.mark.usefixtures("this_python")
+def test_documents_that_were_kept_are_not_read_again(tmp_path, monkeypatch):
+    folder = tmp_path / "new" / "home"
+    assert kept_documents(folder) is None
+    documents = keep_documents(folder)
+    assert [path.name for path in folder.iterdir()] == ["pydoc-{}.{}.{}.json".format(*sys.version_info)]
+    monkeypatch.setattr("pyterrier_bertcat.data.pydoc_reader.read_documents", None)  # to read again is an error
+    assert kept_documents(folder) == documents
+
+
+@pytest.mark.parametrize("changed", ["sys.version", "__file__", "sysconfig.get_path"])
+def test_another_python_or_reader_reads_anew(this_python, tmp_path, monkeypatch, changed):
+    folder = tmp_path / "home"
+    keep_documents(folder)
+    other = tmp_path / "other.py"
+    other.write_text("another reader")
+    value = {"sys.version": "4.0", "__file__": str(other), "sysconfig.get_path": lambda _: str(other)}[changed]
+    monkeypatch.setattr(f"pyterrier_bertcat.data.pydoc_reader.{changed}", value)
+    assert kept_documents(folder) is None
+
+
+@pytest.mark.usefixtures("this_python")
+@pytest.mark.parametrize(
+    "damage", [lambda whole: whole[:-20], lambda _: b"", lambda _: b"[]", lambda _: b'{"read_by": 1}']
+)
+def test_a_damaged_file_counts_as_none(tmp_path, damage):
+    documents = keep_documents(tmp_path / "home")
+    [file] = (tmp_path / "home").iterdir()
+    file.write_bytes(damage(file.read_bytes()))
+    assert kept_documents(tmp_path / "home") is None
+    assert keep_documents(tmp_path / "home") == kept_documents(tmp_path / "home") == documents
+
+
+@pytest.mark.usefixtures("this_python")
+def test_documents_are_read_where_nothing_can_be_kept(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    assert keep_documents(tmp_path / "file") == read_documents()
+    assert kept_documents(tmp_path / "file") is None
+
+
+@pytest.mark.usefixtures("this_python")
+def test_whoever_looks_while_others_write_finds_all_or_nothing(tmp_path):
+    folder = tmp_path / "home"
+    documents = read_documents()
+    found = []
+    threads = [threading.Thread(target=keep_documents, args=(folder,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        found.append(kept_documents(folder))
+    assert all(one in (None, documents) for one in found)
+    assert kept_documents(folder) == documents
+    assert len(list(folder.iterdir())) == 1

@@ -20,6 +20,7 @@ import tqdm
 from helpers.limited_backend import QUERIES, TEXTS, LimitedBackend
 
 from pyterrier_bertcat.errors import PairTooLargeError
+from pyterrier_bertcat.pairs.passages import Passages
 from pyterrier_bertcat.scoring import pair_scorer as scoring
 from pyterrier_bertcat.scoring.backends.torch import TorchBackend
 from pyterrier_bertcat.scoring.pair_scorer import PairScorer
@@ -87,6 +88,7 @@ torch.set_num_threads(1)
 from pyterrier_bertcat.model.checkpoint import Checkpoint
 from pyterrier_bertcat.model.config import BertCatConfig
 from pyterrier_bertcat.errors import PairTooLargeError
+from pyterrier_bertcat.pairs.passages import Passages
 from pyterrier_bertcat.model.bert_cat import BertCatModel
 from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 from pyterrier_bertcat.pairs.truncation import Truncation
@@ -144,13 +146,76 @@ class SlowBackend(LimitedBackend):
         return super().start(batch)
 
 
-def test_the_bar_counts_every_pair_with_the_rate(tiny_checkpoint, monkeypatch, capsys):
+@pytest.fixture
+def bars(monkeypatch) -> list[tqdm.tqdm]:
+    """The bars of this test, each of which keeps what it counted, with the total, after every move."""
+    monkeypatch.setattr(scoring, "_BAR_DELAY_S", 0)
+    made = []
+
+    class Recorded(tqdm.tqdm):
+        def __init__(self, **options):
+            self.moves = []
+            super().__init__(**options, file=io.StringIO(), miniters=1, mininterval=0)
+            made.append(self)
+
+        def update(self, n=1):
+            super().update(n)
+            self.moves.append((self.n, self.total))
+
+    monkeypatch.setattr(pt, "tqdm", Recorded)
+    return made
+
+
+def test_the_bar_counts_the_pairs_that_are_scored_with_the_rate(tiny_checkpoint, monkeypatch, capsys):
     monkeypatch.setattr(scoring, "_BAR_DELAY_S", 0)
     scorer = PairScorer(tiny_checkpoint, batch_tokens=200, backend=SlowBackend())
     scorer.score([*QUERIES, *QUERIES], [*TEXTS, *TEXTS])
     shown = capsys.readouterr().err
-    assert "120/120" in shown
+    distinct = len(set(zip(QUERIES, TEXTS, strict=True)))
+    assert f"{distinct}/{distinct}" in shown
     assert "pair/s" in shown
+
+
+@pytest.mark.parametrize("window_pairs", [8192, 200])
+def test_the_bar_moves_as_tokens_are_scored_although_the_longest_pairs_come_first(
+    tiny_checkpoint, bars, monkeypatch, window_pairs
+):
+    monkeypatch.setattr(scoring, "_WINDOW_PAIRS", window_pairs)
+    texts = ["fox " * 150 + str(number) if number % 10 == 0 else f"fox {number}" for number in range(400)]
+    tokens = []
+
+    class Counting(LimitedBackend):
+        def start(self, batch):
+            tokens.append(int(batch.lengths.sum()))
+            return super().start(batch)
+
+    PairScorer(tiny_checkpoint, batch_tokens=320, backend=Counting()).score(["what is a fox"] * 400, texts)
+    [bar] = bars
+    shown = np.array([n for n, _ in bar.moves])
+    assert {total for _, total in bar.moves} == {400}
+    assert shown[-1] == 400
+    assert (np.diff(shown) >= 0).all()
+    np.testing.assert_allclose(shown / 400, np.cumsum(tokens) / np.sum(tokens), atol=0.03)
+
+
+@pytest.mark.parametrize("window_documents", [512, 1])
+def test_with_passages_the_bar_counts_passages(tiny_checkpoint, bars, monkeypatch, window_documents):
+    monkeypatch.setattr(scoring, "_WINDOW_DOCUMENTS", window_documents)
+    passages = Passages(length=40, stride=20)
+    scorer = PairScorer(tiny_checkpoint, passages=passages, batch_tokens=100, backend=LimitedBackend())
+    scorer.score(["what is a fox"] * 2, ["fox " * 1000, "dog " * 1000])
+    [bar] = bars
+    assert bar.unit == "passage"
+    assert bar.moves[-1] == (scorer.stats.rows, scorer.stats.rows)
+    assert {total for _, total in bar.moves} == {scorer.stats.rows}
+    assert max(np.diff([0, *(n for n, _ in bar.moves)])) <= 5  # it never stands still for long
+
+
+def test_the_bar_is_right_when_batches_are_divided_because_memory_runs_out(tiny_checkpoint, bars):
+    scorer = PairScorer(tiny_checkpoint, batch_tokens=4096, backend=LimitedBackend(tokens=400))
+    with pytest.warns(RuntimeWarning, match="did not fit"):
+        scorer.score(QUERIES, TEXTS)
+    assert bars[0].moves[-1] == (scorer.stats.rows, scorer.stats.rows)
 
 
 def test_the_bar_is_the_one_chosen_in_pyterrier(tiny_checkpoint, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import pyterrier as pt
 import pytest
 from helpers.frames import frame
 
@@ -204,6 +205,26 @@ def test_ten_in_a_thousand_may_be_cut_without_a_message():
     assert truncation_message(cut(queries=4, texts=3, both=3), passages=None) is None
     assert truncation_message(cut(queries=4, texts=3, both=4), passages=None) is not None
     assert truncation_message(RunStatistics(), passages=None) is None
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda short, candidates: short(candidates),
+        lambda short, candidates: (pt.Transformer.identity() >> short % 2)(candidates),
+        lambda short, candidates: pt.Experiment(
+            [pt.Transformer.from_df(candidates) >> short],
+            candidates[["qid", "query"]].head(1),
+            candidates[["qid", "docno"]].assign(label=1),
+            ["map"],
+        ),
+    ],
+    ids=["alone", "in a pipeline", "in an experiment"],
+)
+def test_the_warning_points_to_the_users_line_and_not_into_pyterrier(short, run):
+    with pytest.warns(TruncationWarning, match="2 of 3 pairs") as caught:
+        run(short, frame([LONG, LONG, "fox"]))
+    assert {warning.filename for warning in caught} == {__file__}
 
 
 def test_the_warning_points_to_the_line_that_asked_for_it():
