@@ -147,14 +147,14 @@ def blocks(page: Path) -> Iterator[Block]:
         yield block
 
 
-def readme_blocks() -> Iterator[Block]:
+def readme_blocks(page: Path) -> Iterator[Block]:
     """README's Python code, with what it prints."""
-    lines = README.read_text(encoding="utf-8").splitlines()
+    lines = page.read_text(encoding="utf-8").splitlines()
     fences = [number for number, line in enumerate(lines) if line.startswith("```")]
     parts = list(zip(fences[::2], fences[1::2], strict=True))
     for (start, end), (next_start, next_end) in zip(parts, [*parts[1:], (0, 0)], strict=True):
         if lines[start] == "```python":
-            block = Block(README, start + 1, "\n".join(lines[start + 1 : end]) + "\n")
+            block = Block(page, start + 1, "\n".join(lines[start + 1 : end]) + "\n")
             if lines[next_start] == "```text" and "print(" in block.code:
                 text = "\n".join(lines[next_start + 1 : next_end]) + "\n"
                 block.output = Lines(next_start + 1, next_end, "", text)

@@ -6,6 +6,7 @@ Nothing is fetched from the network.
 
 import inspect
 import sys
+import tomllib
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,39 @@ from sphinx.application import Sphinx
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
 project = "pyterrier-bertcat"
 author = "The pyterrier-bertcat developers"
 version = release = installed_version("pyterrier-bertcat")
 html_title = f"{project} {release}"
 html_theme = "furo"
+html_theme_options = {
+    "source_repository": PROJECT["urls"]["Repository"],
+    "source_branch": "main",
+    "source_directory": "pyterrier_bertcat/pt_docs",
+    "footer_icons": [
+        {
+            "name": "Repository",
+            "url": PROJECT["urls"]["Repository"],
+            "html": '<svg viewBox="0 0 16 16" fill="currentColor"><path d="M5.2 4 1 8l4.2 4 1-1.1L3.2 8l3-2.9zm5.6 0-1 1.1 3 2.9-3 2.9 1 1.1L15 8z"/></svg>',
+            "class": "",
+        }
+    ],
+}
+html_static_path = ["static"]
+html_css_files = ["pages.css"]
 html_show_copyright = False
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "pyterrier_directives"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "pyterrier_directives",
+]
+copybutton_selector = "div.highlight-python pre, div.highlight-sh pre, div.highlight-console pre"  # not what code prints
+copybutton_prompt_text = "$ "
 default_role = "py:obj"  # `PairScorer` in a docstring is a link
 # A link to a public name of this package that leads nowhere is a warning. Other packages' names are not on this site.
 nitpicky = True
