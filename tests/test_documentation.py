@@ -123,7 +123,7 @@ def indented(lines: list[str], number: int, indentation: str) -> Lines:
     while end > number and not lines[end - 1].strip():
         end -= 1
     content = lines[number + options : end]
-    deeper = re.match(" *", content[0])[0] if content else indentation
+    deeper = min((re.match(" *", line)[0] for line in content if line.strip()), default=indentation, key=len)
     return Lines(number + options, end, deeper, textwrap.dedent("\n".join(content)) + "\n")
 
 

@@ -6,11 +6,11 @@ Nothing is fetched from the network.
 
 import inspect
 import sys
-import tomllib
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
+import tomllib
 from sphinx.application import Sphinx
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -30,7 +30,8 @@ html_theme_options = {
         {
             "name": "Repository",
             "url": PROJECT["urls"]["Repository"],
-            "html": '<svg viewBox="0 0 16 16" fill="currentColor"><path d="M5.2 4 1 8l4.2 4 1-1.1L3.2 8l3-2.9zm5.6 0-1 1.1 3 2.9-3 2.9 1 1.1L15 8z"/></svg>',
+            "html": '<svg viewBox="0 0 16 16" fill="none" stroke="currentColor" stroke-width="1.5">'
+            '<path d="M5 4 1 8l4 4M11 4l4 4-4 4"/></svg>',
             "class": "",
         }
     ],
@@ -46,7 +47,8 @@ extensions = [
     "sphinx_copybutton",
     "pyterrier_directives",
 ]
-copybutton_selector = "div.highlight-python pre, div.highlight-sh pre, div.highlight-console pre"  # not what code prints
+# Code, and not what it prints.
+copybutton_selector = "div.highlight-python pre, div.highlight-sh pre, div.highlight-console pre"
 copybutton_prompt_text = "$ "
 default_role = "py:obj"  # `PairScorer` in a docstring is a link
 # A link to a public name of this package that leads nowhere is a warning. Other packages' names are not on this site.
