@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pyterrier_bertcat.model.checkpoint import Checkpoint
 
 Result = TypeVar("Result")
+PLOT_STYLE = Path(__file__).parents[1] / "pyterrier_bertcat" / "pt_docs" / "images" / "plots.mplstyle"
 
 
 def argument_parser(description: str | None, *, data: bool = False) -> argparse.ArgumentParser:

@@ -35,6 +35,43 @@ def test_the_version_to_cite_is_the_packages():
     assert yaml.safe_load(read("CITATION.cff"))["version"] == version
 
 
+def repository_and_site() -> tuple[str, str]:
+    """Where the repository and the documentation are, with a slash at the end."""
+    urls = dict(re.findall(r'^(\w+) = "(https://[^"]+)"$', read("pyproject.toml"), re.MULTILINE))
+    return urls["Repository"] + "/", urls["Documentation"]
+
+
+def test_readmes_links_are_absolute_because_pypi_shows_it_too():
+    links = re.findall(r'\]\(([^)]+)\)|src="([^"]+)"', read("README.md"))
+    assert links
+    assert all("".join(link).startswith("https://") for link in links)
+
+
+def test_readmes_links_lead_to_files_and_pages_that_exist():
+    repository, site = repository_and_site()
+    raw = repository.replace("github.com", "raw.githubusercontent.com")
+    text = read("README.md")
+    files = re.findall(rf"{repository}(?:blob|tree)/main/([^)\s]+)|{raw}main/([^\"]+)", text)
+    pages = re.findall(rf"{site}([^)\s]+)\.html", text)
+    assert files
+    assert pages
+    for path in map("".join, files):
+        assert (ROOT / path).exists(), path
+    for page in pages:
+        assert (ROOT / "pyterrier_bertcat" / "pt_docs" / f"{page}.rst").is_file(), page
+    elsewhere = re.findall(r"https://(?:raw\.)?github[\w.]*/pyterrier-bertcat/[^)\"\s]+", text)
+    assert all(address.startswith((repository, raw)) for address in elsewhere)
+
+
+def test_each_benchmark_has_its_line_in_the_table_of_claims():
+    modules = {
+        str(path.relative_to(ROOT).with_suffix("")).replace("/", ".")
+        for path in (ROOT / "benchmarks").rglob("*.py")
+        if "__main__" in path.read_text(encoding="utf-8")
+    }
+    assert modules <= set(re.findall(r"python -m ([\w.]+)", read("benchmarks/README.md")))
+
+
 def test_the_pythons_that_are_tested_are_those_that_are_claimed():
     claimed = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', read("pyproject.toml"))
     jobs = yaml.safe_load(read(".github/workflows/tests.yml"))["jobs"]

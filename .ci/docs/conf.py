@@ -10,18 +10,46 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
+import tomllib
 from sphinx.application import Sphinx
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 project = "pyterrier-bertcat"
 author = "The pyterrier-bertcat developers"
 version = release = installed_version("pyterrier-bertcat")
 html_title = f"{project} {release}"
 html_theme = "furo"
+html_theme_options = {
+    "source_repository": PROJECT["urls"]["Repository"],
+    "source_branch": "main",
+    "source_directory": "pyterrier_bertcat/pt_docs",
+    "footer_icons": [
+        {
+            "name": "Repository",
+            "url": PROJECT["urls"]["Repository"],
+            "html": '<svg viewBox="0 0 16 16" fill="none" stroke="currentColor" stroke-width="1.5">'
+            '<path d="M5 4 1 8l4 4M11 4l4 4-4 4"/></svg>',
+            "class": "",
+        }
+    ],
+}
+html_static_path = ["static"]
+html_css_files = ["pages.css"]
 html_show_copyright = False
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "pyterrier_directives"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "pyterrier_directives",
+]
+# Code, and not what it prints.
+copybutton_selector = "div.highlight-python pre, div.highlight-sh pre, div.highlight-console pre"
+copybutton_prompt_text = "$ "
 default_role = "py:obj"  # `PairScorer` in a docstring is a link
 # A link to a public name of this package that leads nowhere is a warning. Other packages' names are not on this site.
 nitpicky = True

@@ -22,7 +22,7 @@ import pyterrier as pt
 import pyterrier_pisa
 from ir_measures import RR, nDCG
 
-from benchmarks.common import Collection, argument_parser, machine
+from benchmarks.common import PLOT_STYLE, Collection, argument_parser, machine
 from pyterrier_bertcat import BertCatReRanker
 from pyterrier_bertcat.data.bm25 import Bm25Retriever
 from pyterrier_bertcat.data.pydoc_collection import PydocDataset, pydoc_documents
@@ -117,17 +117,18 @@ def main() -> None:
 
 def plot(drawn: dict[str, list[float]], model: str, path: Path) -> None:
     """Draws two bars per collection: BM25 and the model, nDCG@10."""
-    figure, axes = plt.subplots(figsize=(7.5, 2.8), layout="constrained")
     places = np.arange(len(drawn))
-    for offset, (name, color) in enumerate((("BM25", "#9aa7b1"), (f"BM25 >> {model}", "#1f6f8b"))):
-        bars = axes.bar(
-            places + 0.38 * (offset - 0.5), [pair[offset] for pair in drawn.values()], 0.36, color=color, label=name
-        )
-        axes.bar_label(bars, fmt="%.3f", fontsize=8)
-    axes.set(ylabel="nDCG@10", xticks=places, xticklabels=drawn, ylim=(0, 1.12))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, ncols=2, loc="upper right")
-    figure.savefig(path)
+    with plt.style.context(PLOT_STYLE):
+        figure, axes = plt.subplots(figsize=(7.5, 2.8), layout="constrained")
+        for offset, (name, color) in enumerate((("BM25", "#9aa7b1"), (f"BM25 >> {model}", "#2d8fb0"))):
+            bars = axes.bar(
+                places + 0.38 * (offset - 0.5), [pair[offset] for pair in drawn.values()], 0.36, color=color, label=name
+            )
+            axes.bar_label(bars, fmt="%.3f", fontsize=8)
+        axes.set(ylabel="nDCG@10", xticks=places, xticklabels=drawn, ylim=(0, 1.12))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(ncols=2, loc="upper right")
+        figure.savefig(path, metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -26,7 +26,16 @@ import numpy as np
 import torch
 import transformers
 
-from benchmarks.common import alternating, argument_parser, machine, median_ratio, seconds_of, timed, with_peak_memory
+from benchmarks.common import (
+    PLOT_STYLE,
+    alternating,
+    argument_parser,
+    machine,
+    median_ratio,
+    seconds_of,
+    timed,
+    with_peak_memory,
+)
 from benchmarks.speed.ways import Way, speed_ways, write_model
 from benchmarks.speed.workloads import WORKLOADS, Workload
 from pyterrier_bertcat.pairs.pair_tokenizer import PairTokenizer
@@ -148,14 +157,15 @@ def tokenising_report(
 
 def plot(rates: dict[str, float], title: str, path: Path) -> None:
     """Draws a bar per way: pairs per second, this package's in colour."""
-    figure, axes = plt.subplots(figsize=(7.5, 0.34 * len(rates) + 0.7), layout="constrained")
     names = list(rates)[::-1]
-    colors = ["#1f6f8b" if name.startswith("this package") else "#9aa7b1" for name in names]
-    bars = axes.barh(names, [rates[name] for name in names], color=colors)
-    axes.bar_label(bars, fmt="%.0f", padding=3, fontsize=9)
-    axes.set(xlabel="pairs per second", title=title, xlim=(0, 1.1 * max(rates.values())))
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
+    colors = ["#2d8fb0" if name.startswith("this package") else "#9aa7b1" for name in names]
+    with plt.style.context(PLOT_STYLE):
+        figure, axes = plt.subplots(figsize=(7.5, 0.34 * len(rates) + 0.7), layout="constrained")
+        bars = axes.barh(names, [rates[name] for name in names], color=colors)
+        axes.bar_label(bars, fmt="%.0f", padding=3, fontsize=9)
+        axes.set(xlabel="pairs per second", title=title, xlim=(0, 1.1 * max(rates.values())))
+        axes.spines[["top", "right"]].set_visible(False)
+        figure.savefig(path, metadata={"Date": None})
 
 
 if __name__ == "__main__":
