@@ -130,12 +130,15 @@ class VariableLengthAttention:
         return torch.flatten(context, 1)  # (query tokens, hidden)
 
 
-def variable_length_works(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether `VariableLengthAttention` runs here and gives the same as padding, tried on a few numbers."""
+def variable_length_works(device: torch.device, dtype: torch.dtype, *, head_size: int) -> bool:
+    """Whether `VariableLengthAttention` runs here and gives the same as padding, tried on a few numbers.
+
+    ``head_size`` is the encoder's: flash attention takes multiples of 8 only, and not every size of those.
+    """
     if device.type != "cuda" or dtype == torch.float32:
         return False
     lengths = np.array([5, 3], dtype=np.int64)
-    states = torch.linspace(-1, 1, 8 * 64, dtype=torch.float32).reshape(8, 64).sin().to(device, dtype)
+    states = torch.linspace(-1, 1, 8 * head_size, dtype=torch.float32).reshape(8, head_size).sin().to(device, dtype)
     expected = torch.cat([_attend(part[None], part[None], part[None], 1)[0] for part in torch.split(states, [5, 3])])
     try:
         attention = VariableLengthAttention(lengths, device)

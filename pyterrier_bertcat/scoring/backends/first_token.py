@@ -104,6 +104,11 @@ def has_first_token_path(encoder: PreTrainedModel) -> bool:
     return absolute and not getattr(config, "is_decoder", False)
 
 
+def head_size(encoder: PreTrainedModel) -> int:
+    """Numbers of one attention head."""
+    return int(encoder.config.hidden_size) // int(encoder.config.num_attention_heads)
+
+
 def _embedded(encoder: Any, tokens: Tokens) -> torch.Tensor:
     """Embeddings: ids (...) -> (..., hidden)."""
     embeddings = encoder.embeddings

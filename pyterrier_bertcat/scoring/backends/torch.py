@@ -20,7 +20,7 @@ from pyterrier_bertcat.scoring.backends.attention import (
     on_device,
     variable_length_works,
 )
-from pyterrier_bertcat.scoring.backends.first_token import FirstTokenPath, Tokens, has_first_token_path
+from pyterrier_bertcat.scoring.backends.first_token import FirstTokenPath, Tokens, has_first_token_path, head_size
 from pyterrier_bertcat.scoring.backends.fused_linear import FusedLinear, fastest_linear
 from pyterrier_bertcat.scoring.devices import choose_device, choose_dtype, default_batch_tokens, peak_memory_mb
 
@@ -57,7 +57,9 @@ class TorchBackend:
         self.dtype = choose_dtype(dtype, self.device)
         self._owned = model
         self._linear = fastest_linear(self.device, self.dtype)
-        self._packs = self.device.type == "cpu" or variable_length_works(self.device, self.dtype)
+        self._packs = self.device.type == "cpu" or variable_length_works(
+            self.device, self.dtype, head_size=head_size(model.bert_model)
+        )
         self._placed = _Placed(self._owned, self.device, self.dtype, self._linear)
         self._process = os.getpid()
 

@@ -96,8 +96,8 @@ def test_the_packed_operator_gets_the_borders_of_the_pairs(varlen_attn, lengths)
 
 
 def test_the_packed_operator_is_for_half_precision_on_cuda_only(monkeypatch):
-    assert not variable_length_works(CPU, torch.float16)
-    assert not variable_length_works(CUDA, torch.float32)
+    assert not variable_length_works(CPU, torch.float16, head_size=64)
+    assert not variable_length_works(CUDA, torch.float32, head_size=64)
 
 
 @pytest.mark.parametrize("error", [ImportError, NotImplementedError, RuntimeError, TypeError])
@@ -107,4 +107,11 @@ def test_a_gpu_or_pytorch_without_the_operator_goes_without(monkeypatch, error):
 
     monkeypatch.setattr(torch.Tensor, "to", lambda self, *arguments, **options: self)  # there is no GPU to go to
     monkeypatch.setattr(attention.VariableLengthAttention, "__init__", refuse)
-    assert not variable_length_works(CUDA, torch.float16)
+    assert not variable_length_works(CUDA, torch.float16, head_size=64)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("head_size", [8, 26, 64])
+def test_the_operator_is_used_for_the_head_sizes_that_it_takes(head_size):
+    """On an H200, flash attention refused heads of 26, which TinyBERT has."""
+    assert variable_length_works(CUDA, torch.float16, head_size=head_size) == (head_size % 8 == 0)
