@@ -275,7 +275,7 @@ def _report(answers: list[Answer], topics: pd.DataFrame, qrels: pd.DataFrame, *,
     )
     pairs, cut = sum(len(answer.first) for answer in answers), sum(answer.cut for answer in answers)
     if 100 * cut > pairs:
-        report += f"\n{cut:,} of {pairs:,} texts are longer than what the model reads, which is their beginning."
+        report += f"\n{cut:,} of {pairs:,} texts were longer than the model reads: it read the beginning."
     return report
 
 
