@@ -9,7 +9,7 @@ import sys
 import tarfile
 import zipfile
 
-MOST_MEGABYTES_OF_MINI = 32
+MOST_MEGABYTES_OF_MINI = 16
 
 
 def tracked(*paths: str) -> set[str]:
