@@ -14,8 +14,8 @@
    teacher does. The mean of both ranks three of four validation sets better than either.
 4. The two-layer student, which starts as the SPLADE's encoder, learns from the mean of the sum and the six-layer one.
 
-``--sample 60`` tries all of it in a few minutes, with weights that are good for nothing. The whole takes a GPU for the
-first three steps, and about 30 GB of memory.
+``--sample 60`` tries all of it in a few minutes, with weights that are good for nothing. In full it takes hours for
+BM25, a GPU for the second and third step, and memory for lists of five million rows.
 
 How the shipped weights were made, where that differs: rougher scripts did it, which computed the same losses.
 
@@ -360,8 +360,8 @@ def sample_of(collection: Collection, queries: int) -> Collection:
     """Some queries, the texts that they are judged with, and a few times as many others."""
     few = collection.sample(queries)
     judged = set(few.qrels["docno"])
-    others = np.random.default_rng(0).permutation(len(collection.documents))[: 4 * queries]
-    documents = [d for i, d in enumerate(collection.documents) if d["docno"] in judged or i in set(others.tolist())]
+    others = set(np.random.default_rng(0).permutation(len(collection.documents))[: 4 * queries].tolist())
+    documents = [d for row, d in enumerate(collection.documents) if d["docno"] in judged or row in others]
     return Collection(documents, few.topics, few.qrels)
 
 
