@@ -1,4 +1,4 @@
-"""Makes the collections that the benchmarks and `recipes.train_mini` read, from where they are published.
+"""Makes the collections that the benchmarks and `recipes.mini_texts` read, from where they are published.
 
     python -m benchmarks.fetch_data --data DATA [--only squad_dev vaswani] [--mirror URL]
 
