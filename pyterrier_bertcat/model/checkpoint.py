@@ -42,7 +42,7 @@ class Checkpoint:
         >>> from pyterrier_bertcat import load_checkpoint
         >>> checkpoint = load_checkpoint("mini")
         >>> checkpoint.source, checkpoint.model.bert_model.config.num_hidden_layers, len(checkpoint.tokenizer)
-        ('mini', 6, 12000)
+        ('mini', 2, 30522)
     """
 
     model: CrossEncoder

@@ -49,7 +49,7 @@ def test_without_a_question_examples_come_first_then_an_experiment_over_all_ques
         assert f"An example question: {example}" in printed
     assert "BM25 >> tiny against BM25 over 66 questions (paired t-test):" in printed
     assert "p = " in printed
-    assert re.search(r"demo --model \S+ --depth 100 +\(about \d+ (s|min)", printed)
+    assert re.search(r"demo --model \S+ --depth 1000 +\(about \d+ (s|min)", printed)
     paths = (model, PUBLISHED)
     lines = [line for line in printed.splitlines() if not any(path in line for path in paths)]
     assert [line for line in lines if len(line) > 80] == []
@@ -60,7 +60,7 @@ def test_every_example_is_a_packaged_question_that_the_packaged_checkpoint_answe
     topics, qrels = PydocDataset().get_topicsqrels()
     relevant = set(qrels.merge(topics[topics["query"] == example])["docno"])
     bm25 = Bm25Retriever(pydoc_documents(), num_results=demo._DEPTH)
-    mini = BertCatReRanker("mini", device="cpu", max_length=demo._MAX_LENGTH, verbose=False)
+    mini = BertCatReRanker("mini", device="cpu", verbose=False)
     answer = demo._Demo(bm25, mini).answer(example)
     assert answer.second["docno"][0] in relevant
     assert answer.first["docno"][0] not in relevant
