@@ -92,7 +92,7 @@ FROZEN = {  # on transformers 4.46.3 and 5.23; whoever changes one makes old pin
     "xlm-roberta": "4178db3cfa75a2a6",
     "BERT_Cat": "6ab993c95f772f39",
     "BERT_Cat over BERT": "5f73bc2b69ff811d",
-    "mini": "c54437d2bde8b5a2",
+    "mini": "596716d8b3debc2a",
 }
 
 
