@@ -81,7 +81,7 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         >>> candidates = pd.DataFrame(
         ...     {
         ...         "qid": ["1", "1"],
-        ...         "query": ["how do I copy a folder", "how do I copy a folder"],
+        ...         "query": ["how do I copy a directory", "how do I copy a directory"],
         ...         "docno": ["rmtree", "copytree"],
         ...         "text": ["Delete a directory tree.", "Copy a directory tree."],
         ...     }
@@ -89,8 +89,8 @@ class BertCatReRanker(IdentifiedByOptions, pt.Estimator):  # type: ignore[misc]
         >>> bertcat = BertCatReRanker("mini", device="cpu", verbose=False)
         >>> bertcat(candidates)[["qid", "docno", "score", "rank"]].round(1)
           qid     docno  score  rank
-        0   1  copytree    4.4     0
-        1   1    rmtree    1.8     1
+        0   1  copytree    0.1     0
+        1   1    rmtree  -10.4     1
     """
 
     _not_identity = frozenset({"store", "training", "verbose"})

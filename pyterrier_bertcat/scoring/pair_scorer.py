@@ -69,8 +69,8 @@ class PairScorer:
         >>> from pyterrier_bertcat import PairScorer, load_checkpoint
         >>> scorer = PairScorer(load_checkpoint("mini"), device="cpu", verbose=False)
         >>> texts = ["Delete a directory tree.", "Copy a directory tree."]
-        >>> scorer.score(["how do I copy a folder"] * 2, texts).round(1)
-        array([1.8, 4.4], dtype=float32)
+        >>> scorer.score(["how do I copy a directory"] * 2, texts).round(1)
+        array([-10.4,   0.1], dtype=float32)
     """
 
     def __init__(self, checkpoint: Checkpoint, *, verbose: bool = True, **options: Any) -> None:
