@@ -169,7 +169,7 @@ def test_statistics_say_how_much_was_read_and_what_was_cut(tiny_checkpoint):
 def test_an_explanation_reads_what_is_scored(tiny_checkpoint):
     stated = stating(tiny_checkpoint, 20)
     scorer = PairScorer(stated, device="cpu", verbose=False)
-    words = Explainer(stated, scorer.score, verbose=False).explain(QUERY, TEXTS[1]).words
+    words = Explainer(stated, scorer, verbose=False).explain(QUERY, TEXTS[1]).words
     assert sum(word.read for word in words) == 17  # and three special tokens
 
 
