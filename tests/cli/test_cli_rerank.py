@@ -17,7 +17,7 @@ from helpers.waiting import wait_until
 
 from pyterrier_bertcat.cli import main
 from pyterrier_bertcat.data.runs import read_run
-from pyterrier_bertcat.model.checkpoint import save_checkpoint
+from pyterrier_bertcat.model.checkpoint import load_checkpoint, save_checkpoint
 from pyterrier_bertcat.pairs.passages import Passages
 from pyterrier_bertcat.reranker import BertCatReRanker
 
