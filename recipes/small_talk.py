@@ -35,15 +35,16 @@ SENTENCES = (
     "Click here to see more about {a}. Sign up for our newsletter. Home | Contact | Login",
     "My cat is called {a} and she sleeps all day. {b} is her favourite toy.",
 )
-_STOP_WORDS = """
-    a an the of in on at to for and or is are was were be been by what who when where how why which do does did has have
-    had can could it its that this with from as there much many long
-"""
+_STOP_WORDS = {
+    "a", "an", "the", "of", "in", "on", "at", "to", "for", "and", "or", "is", "are", "was", "were", "be",
+    "been", "by", "what", "who", "when", "where", "how", "why", "which", "do", "does", "did", "has", "have",
+    "had", "can", "could", "it", "its", "that", "this", "with", "from", "as", "there", "much", "many", "long",
+}  # fmt: skip
 
 
 def small_talk(query: str, numbers: random.Random) -> str | None:
     """One to three sentences around the query's words; None if it has stop words only."""
-    words = [word for word in query.replace("?", "").split() if word.lower() not in _STOP_WORDS.split()]
+    words = [word for word in query.replace("?", "").split() if word.lower() not in _STOP_WORDS]
     if not words:
         return None
     first = numbers.randint(1, len(words))

@@ -24,7 +24,7 @@ How the shipped weights were made, where that differs: rougher scripts did it, w
   1,184 steps, in 85 seconds. All queries counted the same there; the shares applied to the two-layer student only, and
   were drawn anew for each round.
 - The two-layer student learnt on two CPU cores, one process each, in bfloat16. The two averaged their weights and
-  AdamW's moments once a minute. About 2,180 steps each, 1.67 million pairs together, 61 minutes
+  AdamW's moments once a minute. About 2,180 steps each, 1.68 million pairs together, 61 minutes
   beside other programs. Small talk came in after 630,000 of them, and the share of Python's documentation rose from 0.6
   to 4 after 955,000.
 - The learning rates fell with the time used, not with the steps. AdamW's second moment decayed by 0.98, here by 0.999.
